@@ -1,0 +1,35 @@
+"""pgq: a durable, partitioned, replayable log inside PostgreSQL, with Kafka's semantics."""
+
+from pgq import errors
+from pgq.aio.admin import AsyncAdmin
+from pgq.aio.consumer import AsyncConsumer
+from pgq.aio.producer import AsyncProducer
+from pgq.sync.admin import Admin
+from pgq.sync.consumer import Consumer
+from pgq.sync.producer import Producer
+from pgq.types import (
+    ConsumerRecord,
+    OffsetAndMetadata,
+    OffsetAndTimestamp,
+    RecordMetadata,
+    TopicDescription,
+    TopicPartition,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Admin",
+    "AsyncAdmin",
+    "AsyncConsumer",
+    "AsyncProducer",
+    "Consumer",
+    "ConsumerRecord",
+    "OffsetAndMetadata",
+    "OffsetAndTimestamp",
+    "Producer",
+    "RecordMetadata",
+    "TopicDescription",
+    "TopicPartition",
+    "errors",
+]

@@ -1,0 +1,1 @@
+"""The async clients, on asyncpg. pgq/sync is generated from this package."""

@@ -1,0 +1,399 @@
+"""The consumer: reads partitions in order from positions of its own, without a skip, and commits offsets of a group."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+from pgq import errors
+from pgq.aio.client import AsyncClient
+from pgq.core import records, statements
+from pgq.core.positions import REREADS, Assignment, PartitionState
+from pgq.drivers import asyncpg as driver
+from pgq.drivers.tasks import sleep
+from pgq.types import ConsumerRecord, Deserializer, OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
+
+_IDLE_FIRST_S, _IDLE_LAST_S = 0.001, 0.1
+_RESETS = ("earliest", "latest", "none")
+
+Offsets = Mapping[TopicPartition, int | OffsetAndMetadata]
+
+
+class AsyncConsumer(AsyncClient):
+    """Reads topics, or partitions assigned to it.
+
+    Every partition of the topics is read by this consumer; members of a group do not share them out yet. With a
+    group_id positions start from what the group committed, and `commit` stores them; nothing is committed by itself.
+    Not for use by several tasks at once.
+
+    Args:
+        topics: names of the topics to read; none if `assign` is called.
+        dsn: libpq connection string or URL; PGQ_DSN if None. It must name the primary.
+        group_id: whose committed offsets to use.
+        auto_offset_reset: where to start without a committed offset, or when the position is out of range:
+            "latest", "earliest", or "none" to raise.
+        max_poll_records: the most records that a call of getmany returns.
+        key_deserializer, value_deserializer: from stored bytes to objects; null stays None.
+    """
+
+    _settings = (
+        "set plan_cache_mode = force_custom_plan",  # a generic plan would lock every segment
+        "set default_transaction_isolation = 'read committed'",
+        "set synchronous_commit = local",
+    )
+
+    def __init__(
+        self,
+        *topics: str,
+        dsn: str | None = None,
+        group_id: str | None = None,
+        auto_offset_reset: str = "latest",
+        max_poll_records: int = 500,
+        key_deserializer: Deserializer | None = None,
+        value_deserializer: Deserializer | None = None,
+    ) -> None:
+        super().__init__(dsn)
+        if auto_offset_reset not in _RESETS:
+            raise errors.InvalidRequestError(f"auto_offset_reset must be one of {_RESETS}, not {auto_offset_reset!r}")
+        if max_poll_records < 1:
+            raise errors.InvalidRequestError(f"max_poll_records must be 1 or more, not {max_poll_records}")
+        self._topics = topics
+        self._group_id = group_id
+        self._auto_offset_reset = auto_offset_reset
+        self._max_poll_records = max_poll_records
+        self._key_deserializer = key_deserializer
+        self._value_deserializer = value_deserializer
+        self._assignment = Assignment()
+        self._buffer: deque[ConsumerRecord] = deque()
+        self._idle_s = _IDLE_FIRST_S
+
+    async def start(self) -> None:
+        """Connect, and assign the partitions of the topics that the consumer was made with.
+
+        Raises:
+            UnknownTopicError: a topic does not exist.
+        """
+        await self._connection()
+        if self._topics and not self._assignment:
+            await self._assign([tp for topic in self._topics for tp in await self._partitions_of(topic)])
+
+    async def assign(self, partitions: Iterable[TopicPartition]) -> None:
+        """Read these partitions, and only these.
+
+        Raises:
+            UnknownTopicError, UnknownPartitionError
+        """
+        self._topics = ()
+        await self._assign([TopicPartition(*tp) for tp in partitions])
+
+    def assignment(self) -> set[TopicPartition]:
+        """Return the partitions that are read."""
+        return self._assignment.partitions()
+
+    async def getmany(
+        self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
+    ) -> dict[TopicPartition, list[ConsumerRecord]]:
+        """Return the next records, in order by partition; nothing if none came within timeout_ms.
+
+        Args:
+            partitions: only these; all if none.
+            timeout_ms: how long to wait for the first record.
+            max_records: the most to return; max_poll_records if None.
+
+        Raises:
+            OffsetOutOfRangeError: a position is below the log start or beyond the end, and auto_offset_reset is "none".
+            NoOffsetForPartitionError: no offset is committed, and auto_offset_reset is "none".
+            BrokerNotAvailableError: the connection was lost. The next call connects again; positions are kept.
+        """
+        limit = self._max_poll_records if max_records is None else max_records
+        if limit < 1:
+            raise errors.InvalidRequestError(f"max_records must be 1 or more, not {limit}")
+        deadline = time.monotonic() + timeout_ms / 1000
+        while True:
+            result = await self._poll(set(partitions), limit)
+            if result:
+                self._idle_s = _IDLE_FIRST_S
+                return result
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return {}
+            await sleep(min(self._idle_s, left))
+            self._idle_s = min(self._idle_s * 2, _IDLE_LAST_S)
+
+    async def getone(self) -> ConsumerRecord:
+        """Return the next record, however long it takes to come."""
+        while not self._buffer:
+            for batch in (await self.getmany(timeout_ms=1000)).values():
+                self._buffer.extend(batch)
+        return self._buffer.popleft()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ConsumerRecord:
+        if self._buffer:
+            return self._buffer.popleft()
+        return await self.getone()
+
+    async def position(self, tp: TopicPartition) -> int:
+        """Return the offset of the next record that the application gets from a partition."""
+        state = self._state(tp)
+        for record in self._buffer:
+            if record[0] == tp[0] and record[1] == tp[1]:
+                return record.offset
+        await self._find_positions()
+        assert state.position is not None
+        return state.position
+
+    async def seek(self, tp: TopicPartition, offset: int) -> None:
+        """Read a partition from this offset on. Whether it exists is seen when it is read.
+
+        Raises:
+            InvalidRequestError: the offset is negative.
+            IllegalStateError: the partition is not assigned.
+        """
+        if not isinstance(offset, int) or offset < 0:
+            raise errors.InvalidRequestError(f"cannot seek to offset {offset!r}: give 0 or more")
+        self._move(tp, offset)
+
+    async def seek_to_beginning(self, *partitions: TopicPartition) -> None:
+        """Read these partitions, or all, from the first record that is still there."""
+        for tp, offset in (await self.beginning_offsets(partitions or self.assignment())).items():
+            self._move(tp, offset)
+
+    async def seek_to_end(self, *partitions: TopicPartition) -> None:
+        """Read only what comes from now on in these partitions, or all."""
+        for tp, offset in (await self.end_offsets(partitions or self.assignment())).items():
+            self._move(tp, offset)
+
+    async def seek_to_committed(self, *partitions: TopicPartition) -> None:
+        """Read these partitions, or all, from the group's committed offsets where there are any."""
+        for tp, committed in (await self._committed(partitions or self.assignment())).items():
+            self._move(tp, committed.offset)
+
+    async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return the log starts: the first offsets still readable.
+
+        Raises:
+            UnknownTopicError, UnknownPartitionError
+        """
+        wanted = [TopicPartition(*tp) for tp in partitions]
+        ids = [(await self._make_state(tp)).partition_id for tp in wanted]
+        rows = await self._fetch(statements.PARTITION_OFFSETS, ids)
+        return {tp: row[0] for tp, row in zip(wanted, rows, strict=True)}
+
+    async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return the high watermarks: the first offsets that readers do not reach yet.
+
+        Raises:
+            UnknownTopicError, UnknownPartitionError
+        """
+        return {
+            TopicPartition(*tp): (await self._fetch(statements.HIGH_WATERMARK, tp[0], tp[1]))[0][0] for tp in partitions
+        }
+
+    async def offsets_for_times(
+        self, timestamps: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
+        """Return for each partition the first record of that time (ms since 1970) or later, or None.
+
+        Raises:
+            UnknownTopicError, UnknownPartitionError
+        """
+        result: dict[TopicPartition, OffsetAndTimestamp | None] = {}
+        for (topic, partition), timestamp_ms in timestamps.items():
+            tp = TopicPartition(topic, partition)
+            state = await self._make_state(tp)
+            offset = (await self._fetch(statements.OFFSETS_FOR_TIMES, topic, partition, timestamp_ms))[0][0]
+            rows = [] if offset is None else await self._fetch(state.window, offset, offset + 1)
+            result[tp] = OffsetAndTimestamp(offset, rows[0][1]) if rows else None
+        return result
+
+    async def commit(self, offsets: Offsets | None = None, connection: Any = None) -> None:
+        """Store the group's offsets: the next ones to process.
+
+        Args:
+            offsets: what to store; None for all records that the application was given.
+            connection: the application's own connection: the offsets become visible, or not, with everything else in
+                its transaction. Without it they are committed at once.
+
+        Raises:
+            InvalidGroupIdError: the consumer has no group_id.
+            UnknownTopicError, UnknownPartitionError, InvalidCommitOffsetError
+        """
+        if self._group_id is None:
+            raise errors.InvalidGroupIdError("there is no group to commit for: give the consumer a group_id")
+        if offsets is None:
+            offsets = {s.tp: await self.position(s.tp) for s in self._assignment.all() if s.position is not None}
+        if not offsets:
+            return
+        given = [o if isinstance(o, OffsetAndMetadata) else OffsetAndMetadata(o) for o in offsets.values()]
+        target = await self._connection() if connection is None else driver.wrap(connection)
+        await target.fetch(
+            statements.COMMIT_OFFSETS,
+            self._group_id,
+            [tp[0] for tp in offsets],
+            [tp[1] for tp in offsets],
+            [o.offset for o in given],
+            [o.metadata for o in given],
+        )
+
+    async def committed(self, tp: TopicPartition) -> int | None:
+        """Return the offset that the group committed for a partition, or None.
+
+        Raises:
+            InvalidGroupIdError: the consumer has no group_id.
+        """
+        found = (await self._committed([tp])).get(TopicPartition(*tp))
+        return None if found is None else found.offset
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        """Return no records of these partitions until `resume`."""
+        for tp in partitions:
+            self._state(tp).paused = True
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        """Return records of these partitions again."""
+        for tp in partitions:
+            self._state(tp).paused = False
+
+    def paused(self) -> set[TopicPartition]:
+        """Return the partitions that are paused."""
+        return {state.tp for state in self._assignment.all() if state.paused}
+
+    # what is below needs no lock and no transaction: every statement is one
+
+    async def _fetch(self, statement: str, *args: Any) -> list[Any]:
+        rows: list[Any] = await (await self._connection()).fetch(statement, *args)
+        return rows
+
+    async def _partitions_of(self, topic: str) -> list[TopicPartition]:
+        rows = await self._fetch(statements.TOPIC_METADATA, topic)
+        return [TopicPartition(topic, p) for p in range(len(rows[0][1]))]
+
+    async def _make_state(self, tp: TopicPartition) -> PartitionState:
+        if tp in self._assignment:
+            return self._assignment[tp]
+        topic, partition = tp
+        topic_id, partition_ids, _ = (await self._fetch(statements.TOPIC_METADATA, topic))[0]
+        if not isinstance(partition, int) or not 0 <= partition < len(partition_ids):
+            raise errors.UnknownPartitionError(
+                f"unknown partition {partition} of topic {topic!r}: it has partitions 0 to {len(partition_ids) - 1}"
+            )
+        return PartitionState(tp, partition_ids[partition], statements.fetch_window(topic_id, partition))
+
+    async def _assign(self, partitions: list[TopicPartition]) -> None:
+        self._assignment.replace([await self._make_state(tp) for tp in partitions])
+        self._buffer = deque(r for r in self._buffer if TopicPartition(r.topic, r.partition) in self._assignment)
+
+    def _state(self, tp: TopicPartition) -> PartitionState:
+        tp = TopicPartition(*tp)
+        if tp not in self._assignment:
+            raise errors.IllegalStateError(f"{tp} is not assigned to this consumer: assign it, or name its topic")
+        return self._assignment[tp]
+
+    def _move(self, tp: TopicPartition, offset: int) -> None:
+        state = self._state(tp)
+        self._buffer = deque(r for r in self._buffer if (r.topic, r.partition) != tuple(tp))
+        state.advance(offset)
+        state.more = False
+
+    async def _committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+        if self._group_id is None:
+            raise errors.InvalidGroupIdError("there is no group: give the consumer a group_id")
+        wanted = list(partitions)
+        rows = await self._fetch(
+            statements.COMMITTED_OFFSETS, self._group_id, [tp[0] for tp in wanted], [tp[1] for tp in wanted]
+        )
+        return {TopicPartition(row[0], row[1]): OffsetAndMetadata(row[2], row[3]) for row in rows}
+
+    async def _find_positions(self) -> None:
+        """Give a position to every partition that has none: the committed offset, else by the reset policy."""
+        missing = [state for state in self._assignment.all() if state.position is None]
+        if not missing:
+            return
+        committed = await self._committed([s.tp for s in missing]) if self._group_id is not None else {}
+        for state in missing:
+            if state.tp in committed:
+                state.advance(committed[state.tp].offset)
+            else:
+                await self._reset(
+                    state,
+                    errors.NoOffsetForPartitionError(
+                        f"no committed offset for {state.tp}, and auto_offset_reset is 'none': seek, or choose a policy"
+                    ),
+                )
+
+    async def _reset(self, state: PartitionState, error: errors.PgqError) -> None:
+        """Move a partition to where auto_offset_reset says; raise the error if it is "none"."""
+        if self._auto_offset_reset == "none":
+            raise error
+        find = self.beginning_offsets if self._auto_offset_reset == "earliest" else self.end_offsets
+        state.advance((await find([state.tp]))[state.tp])
+        state.more = False
+
+    async def _poll(self, only: set[TopicPartition], limit: int) -> dict[TopicPartition, list[ConsumerRecord]]:
+        await self.start()
+        if not self._assignment:
+            raise errors.IllegalStateError("nothing to read: name topics, or assign partitions")
+        await self._find_positions()
+        states = [s for s in self._assignment.rotate() if not only or s.tp in only]
+        result: dict[TopicPartition, list[ConsumerRecord]] = {}
+        for state in [s for s in states if s.more]:
+            if limit > 0:
+                limit -= await self._read_into(result, state, limit)
+        rest = [s for s in states if not s.more and s.tp not in result]
+        if limit > 0 and rest:
+            rows = await self._fetch(statements.PARTITION_OFFSETS, [s.partition_id for s in rest])
+            for state, (log_start, log_end) in zip(rest, rows, strict=True):
+                if log_start is None:
+                    raise errors.UnknownTopicError(f"topic {state.tp.topic!r} was deleted: assign other partitions")
+                if state.position is None or not log_start <= state.position <= log_end:
+                    await self._reset(
+                        state,
+                        errors.OffsetOutOfRangeError(
+                            f"position {state.position} of {state.tp} is out of range {log_start} to {log_end}:"
+                            " seek to another offset"
+                        ),
+                    )
+                elif state.position < log_end and limit > 0:
+                    limit -= await self._read_into(result, state, limit)
+        return result
+
+    async def _read_into(
+        self, result: dict[TopicPartition, list[ConsumerRecord]], state: PartitionState, limit: int
+    ) -> int:
+        """Read one window of a partition, add its records to the result and return how many they are."""
+        try:
+            rows = await self._read(state, limit)
+        except errors.OffsetOutOfRangeError as error:
+            await self._reset(state, error)
+            return 0
+        if rows:
+            result[state.tp] = records.decode(
+                state.tp.topic, state.tp.partition, rows, self._key_deserializer, self._value_deserializer
+            )
+            state.advance(rows[-1][0] + 1)
+        state.more = len(rows) == limit
+        return len(rows)
+
+    async def _read(self, state: PartitionState, limit: int) -> list[Any]:
+        """Return the rows that may be delivered from the position on; the rule stands at pgq._settle."""
+        position = state.position
+        assert position is not None
+        rows = await self._fetch(state.window, position, position + limit)
+        if rows and rows[0][0] == position:
+            count = records.deliverable(rows, position, state.decided)
+            return rows if count == len(rows) else rows[:count]
+        # the record at the position is missing: not committed yet, rolled back, or deleted
+        if state.holes < REREADS:
+            state.holes += 1
+            return []
+        next_offset, state.decided = (await self._fetch(statements.SETTLE, state.partition_id, position))[0]
+        if next_offset == position and state.decided <= position:
+            return []
+        state.advance(next_offset)
+        rows = await self._fetch(state.window, next_offset, next_offset + limit)
+        return rows[: records.deliverable(rows, next_offset, state.decided)]

@@ -1,0 +1,57 @@
+"""`pgq db`: install, upgrade and inspect the schema."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Install, upgrade and inspect the schema pgq in a database.")
+
+Dsn = Annotated[
+    str | None,
+    typer.Option(help="libpq connection string or URL. Default: PGQ_DSN.", envvar="PGQ_DSN", show_envvar=False),
+]
+
+
+@app.command()
+def upgrade(dsn: Dsn = None) -> None:
+    """Install the schema, or bring it up to this version of pgq. Safe to repeat, and to start many times at once."""
+    from pgq import schema
+
+    before = schema.current(dsn)
+    after = schema.upgrade(dsn)
+    typer.echo(f"schema pgq: {before or 'none'} -> {after}")
+
+
+@app.command()
+def current(dsn: Dsn = None) -> None:
+    """Print the revision of the schema in the database, and this library's. Exits with 1 if there is none."""
+    from pgq import schema
+    from pgq.config import SCHEMA_VERSION
+
+    installed = schema.current(dsn)
+    typer.echo(f"schema pgq: {installed or 'none'} (library: {SCHEMA_VERSION})")
+    if installed is None:
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(dsn: Dsn = None) -> None:
+    """Compare the schema in the database with this library's. Exits with 1 if they differ."""
+    from pgq import schema
+
+    problems = schema.check(dsn)
+    for problem in problems:
+        typer.echo(problem)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo("schema pgq is as it should be")
+
+
+@app.command()
+def sql() -> None:
+    """Print the SQL of a fresh install, for a DBA: `pgq db sql | psql -1 -v ON_ERROR_STOP=1`."""
+    from pgq import schema
+
+    typer.echo(schema.sql())

@@ -1,0 +1,125 @@
+"""What a producer has been given and not yet flushed. Pure: no I/O, no clock of its own.
+
+A batch is what goes into one transaction. Records of one partition stand together in it, in the order they were sent;
+a record's future is its place there, so that completing a batch costs nothing a record.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pgq.core.copy import Row
+
+MAX_PARTITIONS = 100
+"""Partitions in one transaction: each takes three locks of a table that all sessions share."""
+
+RECORD_OVERHEAD = 64
+"""Bytes that a buffered record is counted with beside its own."""
+
+
+class PartitionBatch:
+    """The records of one partition in a batch, and after the flush their offsets or the error."""
+
+    __slots__ = ("error", "has_headers", "offsets", "partition", "rows", "topic", "topic_id")
+
+    def __init__(self, topic: str, topic_id: int, partition: int) -> None:
+        self.topic = topic
+        self.topic_id = topic_id
+        self.partition = partition
+        self.rows: list[Row] = []
+        self.has_headers = False
+        self.offsets: Sequence[int] = ()
+        self.error: BaseException | None = None
+
+
+class Batch:
+    """Records that are flushed together. `done` is the shell's event: set when all of them succeeded or failed."""
+
+    __slots__ = ("callbacks", "done", "due_at", "parts", "records", "size")
+
+    def __init__(self, done: Any, due_at: float) -> None:
+        self.done = done
+        self.due_at = due_at
+        self.size = 0
+        self.records = 0
+        self.parts: dict[tuple[int, int], PartitionBatch] = {}
+        self.callbacks: list[Callable[[], object]] = []
+
+    def append(self, part: PartitionBatch, row: Row, size: int) -> int:
+        """Add a record to one of the batch's partitions and return its place there."""
+        part.rows.append(row)
+        if row[3]:
+            part.has_headers = True
+        self.size += size
+        self.records += 1
+        return len(part.rows) - 1
+
+    def finish(self) -> None:
+        """Wake whoever waits for the batch: every part has offsets or an error."""
+        self.done.set()
+        for callback in self.callbacks:
+            callback()
+
+
+class Accumulator:
+    """Batches in the order in which they were begun. The last one grows until it is full, due, or forced."""
+
+    def __init__(self, *, linger_s: float, batch_size: int, new_event: Callable[[], Any]) -> None:
+        self._linger_s = linger_s
+        self._batch_size = batch_size
+        self._new_event = new_event
+        self._batches: deque[Batch] = deque()
+        self._growing: Batch | None = None
+        self.bytes = 0
+        """Bytes of all records that are buffered or being flushed."""
+
+    def add(
+        self, topic: str, topic_id: int, partition: int, row: Row, size: int, now: float
+    ) -> tuple[Batch, PartitionBatch, int, bool]:
+        """Buffer a record; return its batch, its part, its place there, and whether the sender must look."""
+        size += RECORD_OVERHEAD
+        batch = self._growing
+        wake = False
+        if batch is None:
+            batch = self._growing = Batch(self._new_event(), now + self._linger_s)
+            self._batches.append(batch)
+            wake = True
+        key = (topic_id, partition)
+        part = batch.parts.get(key)
+        if part is None:
+            if len(batch.parts) == MAX_PARTITIONS:
+                self._growing = None
+                return (*self.add(topic, topic_id, partition, row, size - RECORD_OVERHEAD, now)[:3], True)
+            part = batch.parts[key] = PartitionBatch(topic, topic_id, partition)
+        index = batch.append(part, row, size)
+        self.bytes += size
+        if batch.size >= self._batch_size:
+            self._growing = None
+            wake = True
+        return batch, part, index, wake
+
+    def force(self) -> list[Batch]:
+        """Let the growing batch grow no more; return all batches that are not done."""
+        self._growing = None
+        return list(self._batches)
+
+    def wait_s(self, now: float) -> float | None:
+        """Return the seconds until a batch is ready: 0 if one is, None if nothing is buffered."""
+        if not self._batches:
+            return None
+        first = self._batches[0]
+        return max(0.0, first.due_at - now) if first is self._growing else 0.0
+
+    def first(self) -> Batch:
+        """Return the batch to flush now; it stays until `remove`, so that `force` still sees it."""
+        batch = self._batches[0]
+        if batch is self._growing:
+            self._growing = None
+        return batch
+
+    def remove(self, batch: Batch) -> None:
+        """Forget the first batch, which is done."""
+        self._batches.popleft()
+        self.bytes -= batch.size

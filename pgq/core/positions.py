@@ -1,0 +1,70 @@
+"""Where a consumer stands in each of its partitions. Pure: no I/O."""
+
+from __future__ import annotations
+
+from pgq.types import TopicPartition
+
+REREADS = 2
+"""How often a hole is read again before the watermark is asked: most are filled within milliseconds."""
+
+
+class PartitionState:
+    """One partition of a consumer."""
+
+    __slots__ = ("decided", "holes", "more", "partition_id", "paused", "position", "tp", "window")
+
+    def __init__(self, tp: TopicPartition, partition_id: int, window: str) -> None:
+        self.tp = tp
+        self.partition_id = partition_id
+        self.window = window
+        """The SELECT of its records."""
+        self.position: int | None = None
+        """The next offset to deliver; None until the group's or the reset policy's is known."""
+        self.decided = 0
+        """A high watermark that is older than any row read from now on."""
+        self.holes = 0
+        """How often the record at the position was found missing."""
+        self.more = False
+        """Whether the last window was full, so that more is there without asking."""
+        self.paused = False
+
+    def advance(self, position: int) -> None:
+        """Go on from here."""
+        self.position = position
+        self.holes = 0
+
+
+class Assignment:
+    """The partitions of a consumer; each poll begins with another one, so that none starves."""
+
+    def __init__(self) -> None:
+        self._states: dict[TopicPartition, PartitionState] = {}
+        self._order: list[PartitionState] = []
+
+    def replace(self, states: list[PartitionState]) -> None:
+        """Take these partitions instead; those that stay keep their state."""
+        self._states = {state.tp: self._states.get(state.tp, state) for state in states}
+        self._order = list(self._states.values())
+
+    def __contains__(self, tp: TopicPartition) -> bool:
+        return tp in self._states
+
+    def __getitem__(self, tp: TopicPartition) -> PartitionState:
+        return self._states[tp]
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def partitions(self) -> set[TopicPartition]:
+        """Return the partitions."""
+        return set(self._states)
+
+    def all(self) -> list[PartitionState]:
+        """Return the states, in no promised order."""
+        return list(self._order)
+
+    def rotate(self) -> list[PartitionState]:
+        """Return the states that are not paused, beginning with another one each time."""
+        if self._order:
+            self._order.append(self._order.pop(0))
+        return [state for state in self._order if not state.paused]

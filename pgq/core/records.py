@@ -1,0 +1,63 @@
+"""From the rows of a window to records: which of them may be delivered, and in what form.
+
+Work is done once a batch wherever it can be: columns are zipped back together in C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import repeat
+from typing import Any
+
+from pgq.types import ConsumerRecord, Deserializer, Header
+
+_record: Any = partial(tuple.__new__, ConsumerRecord)
+
+
+def deliverable(rows: Sequence[Any], position: int, decided: int) -> int:
+    """Return how many of the rows may be delivered to a reader at a position, by the rule of pgq._settle.
+
+    Rows are in order of offset, which is their first column. A gap may be stepped over if it lies wholly below
+    `decided`, a high watermark that is older than the rows; at any other gap the unbroken run ends.
+    """
+    count = len(rows)
+    if not count or rows[-1][0] - position == count - 1:
+        return count
+    expected = position
+    for i, row in enumerate(rows):
+        offset = row[0]
+        if offset != expected and offset > decided:
+            return i
+        expected = offset + 1
+    return count
+
+
+def decode(
+    topic: str,
+    partition: int,
+    rows: Sequence[Any],
+    key_deserializer: Deserializer | None,
+    value_deserializer: Deserializer | None,
+) -> list[ConsumerRecord]:
+    """Return the records of rows as fetch_window selects them."""
+    if not rows:
+        return []
+    offsets, timestamps, keys, values, header_keys, header_values, _codecs = zip(*rows, strict=True)
+    if key_deserializer is not None:
+        keys = tuple(None if k is None else key_deserializer(k) for k in keys)
+    if value_deserializer is not None:
+        values = tuple(None if v is None else value_deserializer(v) for v in values)
+    headers: Any = repeat(())
+    if header_keys.count(None) != len(header_keys):
+        headers = [_headers(k, v) for k, v in zip(header_keys, header_values, strict=True)]
+    return list(
+        map(
+            _record,
+            zip(repeat(topic), repeat(partition), offsets, timestamps, repeat(0), keys, values, headers, strict=False),
+        )
+    )
+
+
+def _headers(keys: Sequence[str] | None, values: Sequence[bytes | None] | None) -> tuple[Header, ...]:
+    return () if keys is None or values is None else tuple(zip(keys, values, strict=True))

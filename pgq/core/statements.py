@@ -1,0 +1,51 @@
+"""Every SQL text that clients send, once for both drivers: `$1` placeholders, a cast on every argument.
+
+The two hot paths, COPY of a batch (made by the drivers) and SELECT of a window, are statements and not functions
+because that is several times faster. The rule that they rest on stands in sql/functions/begin_append.sql and
+sql/functions/internal/_settle.sql.
+"""
+
+from __future__ import annotations
+
+SCHEMA_VERSION = "select pgq.schema_version()"
+TOPIC_METADATA = "select topic_id, partition_ids, max_message_bytes from pgq._topic_metadata($1::text)"
+
+BEGIN = "begin isolation level read committed"
+BEGIN_APPEND = (
+    "select topic_id, partition, partition_id, offsets, upkeep_due"
+    " from pgq.begin_append($1::int4[], $2::int4[], $3::int4[])"
+)
+PRODUCE = (
+    'select partition, "offset" from pgq.produce($1::text, $2::bytea, $3::bytea, $4::text[], $5::bytea[], $6::int4,'
+    " 'epoch'::timestamptz + $7::int8 * interval '1 millisecond')"
+)
+UPKEEP = "select pgq.upkeep($1::int4, $2::int4)"
+
+PARTITION_OFFSETS = "select log_start_offset, log_end_offset from pgq._partition_offsets($1::int4[])"
+SETTLE = "select next_offset, high_watermark from pgq._settle($1::int4, $2::int8)"
+HIGH_WATERMARK = "select pgq.high_watermark($1::text, $2::int4)"
+OFFSETS_FOR_TIMES = (
+    "select pgq.offsets_for_times($1::text, $2::int4, 'epoch'::timestamptz + $3::int8 * interval '1 millisecond')"
+)
+COMMIT_OFFSETS = "select pgq.commit_offsets($1::text, $2::text[], $3::int4[], $4::int8[], $5::text[])"
+COMMITTED_OFFSETS = (
+    'select topic, partition, "offset", metadata from pgq.committed_offsets($1::text, $2::text[], $3::int4[])'
+)
+
+CREATE_TOPIC = "select topic_id, name, partitions, config::text from pgq.create_topic($1::text, $2::int4, $3::jsonb)"
+DELETE_TOPIC = "select pgq.delete_topic($1::text)"
+DESCRIBE_TOPIC = "select topic_id, name, partitions, config::text from pgq.describe_topic($1::text)"
+LIST_TOPICS = "select topic_id, name, partitions, config::text from pgq.list_topics()"
+ALTER_TOPIC_CONFIG = "select topic_id, name, partitions, config::text from pgq.alter_topic_config($1::text, $2::jsonb)"
+DELETE_RECORDS = "select pgq.delete_records($1::text, $2::int4, $3::int8)"
+
+
+_FETCH_WINDOW = (
+    'select "offset", (date_part(\'epoch\', "timestamp") * 1000)::int8, key, value, header_keys, header_values, codec'
+    ' from pgq_log.t{:d}_p{:d} where "offset" >= $1::int8 and "offset" < $2::int8 order by "offset"'
+)
+
+
+def fetch_window(topic_id: int, partition: int) -> str:
+    """Return the SELECT of a window of offsets, both bounds given: with one, every segment would be locked."""
+    return _FETCH_WINDOW.format(topic_id, partition)

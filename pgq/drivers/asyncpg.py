@@ -1,0 +1,115 @@
+"""asyncpg behind the interface that all drivers share; nothing above this package knows which one it talks to.
+
+Interface: connect, wrap, and Connection with fetch, execute, copy_in, close, closed. Errors of the driver come out as
+errors of pgq.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+import asyncpg
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from pgq import errors
+from pgq.drivers import psycopg_async
+from pgq.drivers.dsn import resolve_dsn
+from pgq.drivers.sqlstate import connecting, translating
+
+_SHARED_KEYWORDS = {
+    *(
+        "host",
+        "port",
+        "user",
+        "password",
+        "dbname",
+        "passfile",
+        "sslmode",
+        "sslcert",
+        "sslkey",
+        "sslrootcert",
+        "sslcrl",
+    ),
+    *("sslpassword", "ssl_min_protocol_version", "ssl_max_protocol_version", "target_session_attrs", "krbsrvname"),
+    *("application_name", "options"),
+}
+
+
+class Connection:
+    """One connection. Not for concurrent use."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    @property
+    def closed(self) -> bool:
+        """Whether it can no longer be used."""
+        return bool(self._raw.is_closed())
+
+    async def fetch(self, sql: str, *args: Any) -> list[Any]:
+        """Run one statement and return its rows, read by position."""
+        with translating():
+            rows: list[Any] = await self._raw.fetch(sql, *args)
+            return rows
+
+    async def execute(self, sql: str) -> None:
+        """Run statements without arguments."""
+        with translating():
+            await self._raw.execute(sql)
+
+    async def copy_in(self, table: str, columns: tuple[str, ...], payload: bytes) -> None:
+        """Run COPY into a table of schema pgq_log with the bytes of one binary file."""
+        with translating():
+            await self._raw.copy_to_table(
+                table, schema_name="pgq_log", columns=columns, source=_once(payload), format="binary"
+            )
+
+    async def close(self) -> None:
+        """Close; an open transaction is rolled back by the server."""
+        try:
+            await self._raw.close(timeout=5)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            self._raw.terminate()
+
+
+async def _once(payload: bytes) -> Any:
+    yield payload
+
+
+async def connect(dsn: str | None, *settings: str) -> Connection:
+    """Open a connection and run `set` statements on it.
+
+    Raises:
+        InvalidRequestError: there is no DSN, or it is no connection string.
+        BrokerNotAvailableError: the server does not answer or refuses the connection.
+    """
+    given = {k: str(v) for k, v in conninfo_to_dict(resolve_dsn(dsn)).items() if v is not None}
+    timeout = float(given.pop("connect_timeout", "10"))
+    query = urlencode({k: v for k, v in given.items() if k in _SHARED_KEYWORDS})
+    with connecting():
+        raw = await asyncpg.connect(f"postgresql://?{query}", timeout=timeout)
+    connection = Connection(raw)
+    try:
+        for setting in settings:
+            await connection.execute(setting)
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+def wrap(raw: Any) -> Any:
+    """Return the application's own connection behind our interface; it stays open and the application's.
+
+    Raises:
+        InvalidRequestError: it is no asyncpg connection and no psycopg.AsyncConnection.
+    """
+    if isinstance(raw, (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy)):
+        return Connection(raw)
+    if isinstance(raw, psycopg.AsyncConnection):
+        return psycopg_async.Connection(raw)
+    raise errors.InvalidRequestError(
+        f"connection is a {type(raw).__name__}: pass an asyncpg.Connection or a psycopg.AsyncConnection"
+    )

@@ -1,0 +1,84 @@
+"""psycopg behind the interface that all drivers share; psycopg.py is generated from psycopg_async.py.
+
+Interface: connect, wrap, and Connection with fetch, execute, copy_in, close, closed. Errors of the driver come out as
+errors of pgq.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from pgq import errors
+from pgq.drivers.dsn import resolve_dsn
+from pgq.drivers.sqlstate import connecting, translating
+
+
+class Connection:
+    """One connection. Not for concurrent use."""
+
+    def __init__(self, raw: psycopg.AsyncConnection[Any]) -> None:
+        self._raw = raw
+
+    @property
+    def closed(self) -> bool:
+        """Whether it can no longer be used."""
+        return self._raw.closed
+
+    async def fetch(self, sql: str, *args: Any) -> list[Any]:
+        """Run one statement and return its rows, read by position."""
+        with translating():
+            async with psycopg.AsyncRawCursor(self._raw, row_factory=tuple_row) as cursor:
+                await cursor.execute(sql, args, binary=True)
+                return await cursor.fetchall()
+
+    async def execute(self, sql: str) -> None:
+        """Run statements without arguments."""
+        with translating():
+            async with psycopg.AsyncRawCursor(self._raw, row_factory=tuple_row) as cursor:
+                await cursor.execute(sql)
+
+    async def copy_in(self, table: str, columns: tuple[str, ...], payload: bytes) -> None:
+        """Run COPY into a table of schema pgq_log with the bytes of one binary file."""
+        names = ", ".join(f'"{column}"' for column in columns)
+        sql = f'copy pgq_log."{table}" ({names}) from stdin (format binary)'
+        with translating():
+            async with psycopg.AsyncRawCursor(self._raw) as cursor, cursor.copy(sql) as copy:
+                await copy.write(payload)
+
+    async def close(self) -> None:
+        """Close; an open transaction is rolled back by the server."""
+        await self._raw.close()
+
+
+async def connect(dsn: str | None, *settings: str) -> Connection:
+    """Open a connection and run `set` statements on it.
+
+    Raises:
+        InvalidRequestError: there is no DSN, or it is no connection string.
+        BrokerNotAvailableError: the server does not answer or refuses the connection.
+    """
+    conninfo = resolve_dsn(dsn)
+    with connecting():
+        raw = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, client_encoding="utf8")
+    connection = Connection(raw)
+    try:
+        for setting in settings:
+            await connection.execute(setting)
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+def wrap(raw: Any) -> Connection:
+    """Return the application's own connection behind our interface; it stays open and the application's.
+
+    Raises:
+        InvalidRequestError: it is no psycopg.AsyncConnection.
+    """
+    if isinstance(raw, psycopg.AsyncConnection):
+        return Connection(raw)
+    raise errors.InvalidRequestError(f"connection is a {type(raw).__name__}: pass a psycopg.AsyncConnection")

@@ -1,0 +1,108 @@
+"""What the async clients need of asyncio; threads.py is its twin for the sync clients, name for name."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any
+
+from pgq.core.accumulator import Batch, PartitionBatch
+from pgq.types import RecordMetadata
+
+logger = logging.getLogger("pgq")
+
+
+class Lock:
+    """Nothing: between two awaits no other task runs."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+class Event:
+    """An event whose wait ends early, without an error, when the time is up."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self.set = self._event.set
+        self.clear = self._event.clear
+        self.is_set = self._event.is_set
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the event is set or the timeout (seconds) is over; return whether it is set."""
+        if timeout is None:
+            return await self._event.wait()
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._event.wait()
+        except TimeoutError:
+            return self._event.is_set()
+
+
+class Worker:
+    """Something that runs beside the caller."""
+
+    def __init__(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        self._task = asyncio.create_task(function(), name=name)
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return not self._task.done()
+
+    async def join(self) -> None:
+        """Wait for its end."""
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+async def sleep(seconds: float) -> None:
+    """Let others run for that time."""
+    await asyncio.sleep(seconds)
+
+
+class Delivery:
+    """The future of one record: await it for its RecordMetadata, or for the error that kept it from being appended."""
+
+    __slots__ = ("_batch", "_index", "_part")
+
+    def __init__(self, batch: Batch, part: PartitionBatch, index: int) -> None:
+        self._batch = batch
+        self._part = part
+        self._index = index
+
+    def done(self) -> bool:
+        """Whether the outcome is known."""
+        return bool(self._batch.done.is_set())
+
+    def result(self) -> RecordMetadata:
+        """Return the outcome, which must be known.
+
+        Raises:
+            PgqError: the record was not appended, or its fate is not known.
+        """
+        if not self.done():
+            raise asyncio.InvalidStateError("the record is not flushed yet: await the future, or flush()")
+        part = self._part
+        if part.error is not None:
+            raise part.error
+        return RecordMetadata(part.topic, part.partition, part.offsets[self._index], part.rows[self._index][0])
+
+    def exception(self) -> BaseException | None:
+        """Return the error, or None; the outcome must be known."""
+        return self._part.error
+
+    def add_done_callback(self, callback: Callable[[Delivery], object]) -> None:
+        """Call back, with this future, once the outcome is known."""
+        if self.done():
+            callback(self)
+        else:
+            self._batch.callbacks.append(lambda: callback(self))
+
+    def __await__(self) -> Generator[Any, None, RecordMetadata]:
+        if not self.done():
+            yield from self._batch.done.wait().__await__()
+        return self.result()

@@ -1,0 +1,199 @@
+"""The errors of pgq: one tree, one SQLSTATE each, the same whether SQL or Python finds the mistake.
+
+Every error says in a sentence what is wrong and what to do. `retriable` tells whether the same call may succeed later.
+The driver's error, where there is one, is the `__cause__`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PgqError(Exception):
+    """Base of all errors of pgq."""
+
+    sqlstate: ClassVar[str] = "PQ000"
+    retriable: bool = False
+
+
+class UnknownTopicOrPartitionError(PgqError):
+    """The topic or the partition does not exist."""
+
+    retriable = True  # as in Kafka: it may be about to be created
+
+
+class UnknownTopicError(UnknownTopicOrPartitionError):
+    """No topic has this name."""
+
+    sqlstate = "PQ001"
+
+
+class UnknownPartitionError(UnknownTopicOrPartitionError):
+    """The topic has no partition of this number."""
+
+    sqlstate = "PQ002"
+
+
+class TopicAlreadyExistsError(PgqError):
+    """A topic of this name exists."""
+
+    sqlstate = "PQ003"
+
+
+class InvalidTopicError(PgqError):
+    """The topic name breaks Kafka's rules: 1 to 249 of [a-zA-Z0-9._-], not "." or ".."."""
+
+    sqlstate = "PQ004"
+
+
+class InvalidPartitionsError(PgqError):
+    """The number of partitions is not possible."""
+
+    sqlstate = "PQ005"
+
+
+class InvalidConfigError(PgqError):
+    """A configuration key is unknown or its value is out of bounds."""
+
+    sqlstate = "PQ006"
+
+
+class MessageTooLargeError(PgqError):
+    """Key + value + headers are over the topic's max.message.bytes."""
+
+    sqlstate = "PQ007"
+
+
+class OffsetOutOfRangeError(PgqError):
+    """The offset is below the log start or beyond the log end."""
+
+    sqlstate = "PQ008"
+
+
+class IsolationLevelError(PgqError):
+    """A fetch in a REPEATABLE READ or SERIALIZABLE transaction, whose snapshot is too old."""
+
+    sqlstate = "PQ009"
+
+
+class NotLeaderError(PgqError):
+    """The server is a standby; what was asked needs the primary (the leader)."""
+
+    sqlstate = "PQ010"
+    retriable = True
+
+
+class FetchAfterProduceError(PgqError):
+    """A fetch from a topic in the transaction that has produced to it."""
+
+    sqlstate = "PQ011"
+
+
+class DirectInsertError(PgqError):
+    """An INSERT into a log table that went around the append rule."""
+
+    sqlstate = "PQ012"
+
+
+class SchemaError(PgqError):
+    """The database's schema pgq does not fit this library."""
+
+
+class SchemaMissingError(SchemaError):
+    """The database has no schema pgq."""
+
+    sqlstate = "PQ013"
+
+
+class SchemaTooOldError(SchemaError):
+    """The schema pgq is older than the library: upgrade it."""
+
+    sqlstate = "PQ014"
+
+
+class SchemaTooNewError(SchemaError):
+    """The schema pgq is newer than the library: upgrade the library."""
+
+    sqlstate = "PQ015"
+
+
+class ForeignSchemaError(SchemaError):
+    """A schema named pgq (or pgq_log, pgq_topic) exists that pgq did not make, such as that of Skytools' PgQ."""
+
+    sqlstate = "PQ016"
+
+
+class InvalidTimestampError(PgqError):
+    """The record's timestamp is before 1970 or not finite."""
+
+    sqlstate = "PQ017"
+
+
+class InvalidRecordError(PgqError):
+    """A key, value or header of the record has a type or form that cannot be stored."""
+
+    sqlstate = "PQ018"
+
+
+class InvalidGroupIdError(PgqError):
+    """The group id is empty or too long, or a call needs one and there is none."""
+
+    sqlstate = "PQ019"
+
+
+class InvalidCommitOffsetError(PgqError):
+    """The offset or the metadata to commit is out of bounds."""
+
+    sqlstate = "PQ020"
+
+
+class NoOffsetForPartitionError(PgqError):
+    """auto_offset_reset is "none" and there is no committed offset."""
+
+    sqlstate = "PQ021"
+
+
+class IllegalStateError(PgqError):
+    """The call does not fit the state of the client: it is closed, or nothing is assigned."""
+
+    sqlstate = "PQ022"
+
+
+class InvalidRequestError(PgqError):
+    """An option or an argument is out of bounds."""
+
+    sqlstate = "PQ023"
+
+
+class BrokerNotAvailableError(PgqError):
+    """The server does not answer, refuses the connection, or went away."""
+
+    sqlstate = "PQ024"
+    retriable = True
+
+
+class RequestTimedOutError(PgqError):
+    """The call took longer than its timeout; what it began may still happen."""
+
+    sqlstate = "PQ025"
+    retriable = True
+
+
+class DatabaseError(PgqError):
+    """PostgreSQL refused a statement for a reason that is not pgq's: see `__cause__`."""
+
+    sqlstate = "PQ026"
+
+
+class UnsupportedVersionError(PgqError):
+    """The PostgreSQL server is older than 15."""
+
+    sqlstate = "PQ027"
+
+
+def _tree(root: type[PgqError]) -> list[type[PgqError]]:
+    return [root] + [error for child in root.__subclasses__() for error in _tree(child)]
+
+
+BY_SQLSTATE: dict[str, type[PgqError]] = {error.sqlstate: error for error in _tree(PgqError)}
+BY_SQLSTATE["PQ000"] = PgqError

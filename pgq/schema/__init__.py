@@ -1,0 +1,187 @@
+"""The schema pgq in a database: install, upgrade, inspect.
+
+Everything happens in one transaction under one advisory lock, so that any number of processes may start it at once.
+Tables come from numbered Alembic revisions; functions are replaced from sql/ after them. The version table lives in
+schema pgq, so that an application's own Alembic never meets it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from pgq import errors
+from pgq.config import SCHEMA_VERSION
+from pgq.drivers.dsn import resolve_dsn
+from pgq.drivers.sqlstate import connecting, translating
+from pgq.schema.files import alembic_folder, function_files
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+_LOCK = "select pg_catalog.pg_advisory_xact_lock(7020531978342141809)"  # a number of our own; any will do
+
+
+def upgrade(dsn: str | None = None) -> str:
+    """Install the schema pgq, or bring it up to this library's version; return the revision.
+
+    Runs in one transaction. Safe to start from any number of processes at once, and to repeat.
+
+    Raises:
+        ForeignSchemaError: a schema pgq, pgq_log or pgq_topic exists that pgq did not make.
+        SchemaTooNewError: the schema is newer than this library.
+        UnsupportedVersionError: PostgreSQL is older than 15.
+        BrokerNotAvailableError: the server does not answer.
+    """
+    with _locked(dsn) as connection:
+        raw = _raw(connection)
+        installed = _installed(raw)
+        if installed is not None and installed > SCHEMA_VERSION:
+            raise _too_new(installed)
+        if installed is None:
+            _check_free(raw)
+            raw.execute("create schema if not exists pgq")
+        _run_alembic(connection=connection)
+        raw.execute(_functions_sql())
+    return SCHEMA_VERSION
+
+
+def current(dsn: str | None = None) -> str | None:
+    """Return the revision of the schema in the database, or None if there is none.
+
+    Raises:
+        BrokerNotAvailableError: the server does not answer.
+    """
+    with connecting(), translating(), psycopg.connect(resolve_dsn(dsn)) as raw:
+        return _installed(raw)
+
+
+def check(dsn: str | None = None) -> list[str]:
+    """Return what differs between the database's schema and this library's, a sentence each; empty if nothing does.
+
+    Changes nothing: what an upgrade would do is done and rolled back.
+
+    Raises:
+        SchemaMissingError: there is no schema pgq.
+        SchemaTooNewError: the schema is newer than this library.
+        BrokerNotAvailableError: the server does not answer.
+    """
+    with _locked(dsn, keep=False) as connection:
+        raw = _raw(connection)
+        installed = _installed(raw)
+        if installed is None:
+            raise missing()
+        if installed > SCHEMA_VERSION:
+            raise _too_new(installed)
+        if installed < SCHEMA_VERSION:
+            return [f"the schema is at revision {installed}, this library's at {SCHEMA_VERSION}: run `pgq db upgrade`"]
+        found = _definitions(raw)
+        raw.execute(_functions_sql())
+        expected = _definitions(raw)
+    return [
+        f"function {name} is {'changed' if name in found else 'missing'}: run `pgq db upgrade`"
+        for name in sorted(expected)
+        if found.get(name) != expected[name]
+    ]
+
+
+def sql() -> str:
+    """Return the SQL of a fresh install, for those who let a DBA run it: `pgq db sql | psql -1`."""
+    output = io.StringIO()
+    _run_alembic(output=output)
+    return f"{_LOCK};\n\ncreate schema if not exists pgq;\n\n{output.getvalue()}\n{_functions_sql()}"
+
+
+def missing() -> errors.SchemaMissingError:
+    """Make the error that says that the database has no schema pgq."""
+    return errors.SchemaMissingError("this database has no schema pgq: install it with `pgq db upgrade`")
+
+
+def _too_new(installed: str) -> errors.SchemaTooNewError:
+    return errors.SchemaTooNewError(
+        f"the schema pgq is at revision {installed}, newer than this library's {SCHEMA_VERSION}: upgrade pgq-log"
+    )
+
+
+@contextmanager
+def _locked(dsn: str | None, *, keep: bool = True) -> Iterator[Any]:
+    """Connect by SQLAlchemy, which Alembic needs, take the lock in a transaction; commit or roll back at the end."""
+    import sqlalchemy
+
+    conninfo = resolve_dsn(dsn)
+    engine = sqlalchemy.create_engine(
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(conninfo), poolclass=sqlalchemy.NullPool
+    )
+    with translating():
+        with connecting():
+            connection = engine.connect()
+        with connection:
+            raw = _raw(connection)
+            if raw.info.server_version < 150000:
+                raise errors.UnsupportedVersionError(
+                    f"PostgreSQL {raw.info.server_version // 10000} is too old: pgq needs 15 or later"
+                )
+            raw.execute(_LOCK)
+            yield connection
+            if keep:
+                connection.commit()
+            else:
+                connection.rollback()
+
+
+def _raw(connection: Any) -> psycopg.Connection[Any]:
+    raw: psycopg.Connection[Any] = connection.connection.driver_connection
+    return raw
+
+
+def _installed(raw: psycopg.Connection[Any]) -> str | None:
+    row = raw.execute("select to_regclass('pgq.alembic_version') is not null").fetchone()
+    if row is None or not row[0]:
+        return None
+    row = raw.execute("select max(version_num) from pgq.alembic_version").fetchone()
+    return str(row[0]) if row and row[0] is not None else None
+
+
+def _check_free(raw: psycopg.Connection[Any]) -> None:
+    """Refuse schemas of our names that somebody else uses; an empty schema pgq may have been made for us."""
+    rows = raw.execute(
+        "select n.nspname from pg_namespace n where n.nspname in ('pgq_log', 'pgq_topic') or n.nspname = 'pgq'"
+        " and (exists (select from pg_class c where c.relnamespace = n.oid)"
+        "      or exists (select from pg_proc p where p.pronamespace = n.oid)"
+        "      or exists (select from pg_type t where t.typnamespace = n.oid)) order by 1"
+    ).fetchall()
+    if rows:
+        raise errors.ForeignSchemaError(
+            f"schema {rows[0][0]} exists and was not made by pgq-log (Skytools' PgQ uses the name pgq, too):"
+            " choose another database, or rename that schema"
+        )
+
+
+def _definitions(raw: psycopg.Connection[Any]) -> dict[str, str]:
+    rows = raw.execute(
+        "select p.oid::regprocedure::text, pg_get_functiondef(p.oid) from pg_proc p"
+        " where p.pronamespace = 'pgq'::regnamespace and p.prokind in ('f', 'p')"
+    ).fetchall()
+    return dict(rows)
+
+
+def _functions_sql() -> str:
+    """All of sql/, as one script; bodies are not checked, since they refer to each other in any order."""
+    texts = [f.read_text(encoding="utf-8").rstrip() for f in function_files()]
+    return "set local check_function_bodies = off;\n\n" + "\n\n".join(texts) + "\n"
+
+
+def _run_alembic(*, connection: Any = None, output: io.StringIO | None = None) -> None:
+    from alembic.config import Config
+
+    from alembic import command
+
+    config: Config = Config(output_buffer=output) if output else Config()
+    config.set_main_option("script_location", str(alembic_folder()).replace("%", "%%"))
+    if connection is not None:
+        config.attributes["connection"] = connection
+    command.upgrade(config, "head", sql=output is not None)

@@ -1,0 +1,68 @@
+"""The values that clients take and return. Names and fields are aiokafka's, times are milliseconds since 1970 (UTC)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+Header = tuple[str, bytes | None]
+Serializer = Callable[[Any], bytes]
+Deserializer = Callable[[bytes], Any]
+
+
+class TopicPartition(NamedTuple):
+    """A partition of a topic."""
+
+    topic: str
+    partition: int
+
+
+class RecordMetadata(NamedTuple):
+    """Where a record was appended."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+
+    @property
+    def topic_partition(self) -> TopicPartition:
+        """The partition."""
+        return TopicPartition(self.topic, self.partition)
+
+
+class ConsumerRecord(NamedTuple):
+    """A record as it was read. A NamedTuple, since a hundred thousand of them a second are made."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    timestamp_type: int
+    """0: set by the producer (CreateTime)."""
+    key: Any
+    value: Any
+    headers: tuple[Header, ...]
+
+
+class OffsetAndMetadata(NamedTuple):
+    """A committed offset: the next one that the group will process."""
+
+    offset: int
+    metadata: str = ""
+
+
+class OffsetAndTimestamp(NamedTuple):
+    """The answer to a search by time."""
+
+    offset: int
+    timestamp: int
+
+
+class TopicDescription(NamedTuple):
+    """A topic, its number of partitions and its whole configuration, defaults included."""
+
+    topic_id: int
+    name: str
+    partitions: int
+    config: dict[str, int]

@@ -1,0 +1,51 @@
+-- Take offsets in partitions, by the append rule; the caller then inserts exactly these rows into pgq_log.t<topic_id>.
+-- What pgq.produce_batch and the clients' COPY begin with.
+--
+-- topic_ids, partitions, counts  parallel arrays: how many offsets in which partition; a partition once
+-- returns a row a partition: its offsets, ascending but maybe with gaps, and whether upkeep is due (pgq.upkeep)
+-- transaction  joins the caller's, which must insert in the same one and at the same savepoint level or below it:
+--              after ROLLBACK TO a savepoint before this call the offsets are void. Works in every isolation level
+-- locks   APPEND, shared: once a transaction and partition, until its end
+-- raises  PQ002 (UnknownPartitionError) if one does not exist
+create or replace function pgq.begin_append(topic_ids int[], partitions int[], counts int[])
+returns table (topic_id int, partition int, partition_id int, offsets bigint[], upkeep_due boolean)
+language plpgsql security definer
+set search_path = pgq, pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    part record;
+    last record;
+    mark text;
+    found_partitions int := 0;
+begin
+    for part in
+        select p.partition_id, p.topic_id, p.partition, p.sequence, w.count
+          from unnest(begin_append.topic_ids, begin_append.partitions, begin_append.counts) w (topic_id, partition, count)
+          join pgq.partition p on p.topic_id = w.topic_id and p.partition = w.partition
+         order by p.partition_id
+    loop
+        found_partitions := found_partitions + 1;
+        mark := ',' || part.partition_id || ',';
+        if coalesce(strpos(current_setting('pgq.append', true), mark), 0) = 0 then
+            perform pg_advisory_xact_lock_shared(pgq._append_key(part.partition_id, coalesce(pg_sequence_last_value(part.sequence), -1) + 1));
+            perform set_config('pgq.append', concat(current_setting('pgq.append', true), mark), true);
+        end if;
+        offsets := array(select nextval(part.sequence) from generate_series(1, part.count));
+        select s.base_offset, s.end_offset into last
+          from pgq.segment s where s.partition_id = part.partition_id order by s.base_offset desc limit 1;
+        upkeep_due := offsets[part.count] >= last.base_offset + (last.end_offset - last.base_offset) / 2;
+        if offsets[part.count] >= last.end_offset then
+            perform pgq._cover_offset(part.partition_id, offsets[part.count]);
+        end if;
+        topic_id := part.topic_id;
+        partition := part.partition;
+        partition_id := part.partition_id;
+        return next;
+    end loop;
+    if found_partitions <> cardinality(topic_ids) then
+        raise exception 'a partition to append to does not exist (any more)'
+            using errcode = 'PQ002', hint = 'The topic was deleted, or partitions were named twice.';
+    end if;
+end
+$$;

@@ -1,0 +1,59 @@
+-- Read records of a partition in order, from an offset on, without a skip.
+--
+-- topic, partition  where
+-- "offset"          the first to return; go on from the last one returned + 1
+-- max_records       the width of the window of offsets that is read, so the most that is returned
+-- returns records below the high watermark, and beyond it the unbroken run. Nothing when there is nothing to read yet
+-- transaction       READ COMMITTED only. Up to PostgreSQL 16 stepping over rolled-back offsets is safe against a crash
+--                   once this transaction has committed
+-- raises  PQ001 (UnknownTopicError), PQ002 (UnknownPartitionError), PQ008 (OffsetOutOfRangeError),
+--         PQ009 (IsolationLevelError), PQ010 (NotLeaderError), PQ011 (FetchAfterProduceError)
+create or replace function pgq.fetch(topic text, partition int, "offset" bigint, max_records int default 500)
+returns setof pgq.consumer_record
+language plpgsql
+set search_path = pgq, pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    part pgq.partition := pgq._partition(topic, partition);
+    source text := format('pgq_log.t%s_p%s where "offset" >= $1 and "offset" < $2', part.topic_id, part.partition);
+    low bigint := "offset";
+    high bigint;
+    run record;
+    start_offset bigint;
+begin
+    if max_records is null or max_records < 1 then
+        raise exception 'max_records must be at least 1, not %', coalesce(max_records::text, 'NULL')
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if "offset" is null or "offset" < 0 then
+        perform pgq._raise_offset_out_of_range(part.partition_id, "offset", part.log_start_offset,
+                                               coalesce(pg_sequence_last_value(part.sequence), -1) + 1);
+    end if;
+    perform pgq._check_fetch(part.topic_id);
+    -- a window without a hole needs no watermark. Re-read at a hole: most are filled within milliseconds
+    for attempt in 1 .. 3 loop
+        execute 'select min("offset") as first, max("offset") as last, count(*) as n from ' || source
+            into run using low, low + max_records;
+        exit when run.first = low and run.last - low = run.n - 1;
+    end loop;
+    high := run.last + 1;
+    if run.n = 0 or run.first <> low or run.last - low <> run.n - 1 then
+        select s.next_offset, s.high_watermark into low, high from pgq._settle(part.partition_id, low) s;
+        high := greatest(low, high);
+        -- what lies below the watermark, and the unbroken run from there
+        execute 'select max(r."offset") + 1 as high from (select "offset", "offset" - row_number() over (order by "offset") as start'
+                ' from ' || source || ' and "offset" >= $3) r where r.start = $3 - 1'
+            into run using low, low + max_records, high;
+        high := coalesce(run.high, high);
+    end if;
+    return query execute 'select partition, "offset", "timestamp", key, value, header_keys, header_values, codec from '
+        || source || ' order by "offset"' using low, least(high, low + max_records);
+    -- after the rows and with a later snapshot
+    select p.log_start_offset into start_offset from pgq.partition p where p.partition_id = part.partition_id;
+    if "offset" < start_offset then
+        perform pgq._raise_offset_out_of_range(part.partition_id, "offset", start_offset,
+                                               coalesce(pg_sequence_last_value(part.sequence), -1) + 1);
+    end if;
+end
+$$;

@@ -1,0 +1,26 @@
+-- See that an offset just taken has a segment to go to, and note in the session how far the segments reach.
+-- The last resort of an append: segments are made ahead by pgq.upkeep.
+--
+-- partition_id  the partition
+-- "offset"      the greatest offset taken
+-- returns the offset at which the segments end
+-- locks   as pgq._make_segment, waiting 10 s at most
+-- raises  55P03 when another session holds the partition's table for that long; nothing was appended, try again
+create or replace function pgq._cover_offset(partition_id int, "offset" bigint)
+returns bigint
+language plpgsql security definer
+set search_path = pgq, pg_catalog, pg_temp
+set lock_timeout = '10s'
+as $$
+declare
+    end_offset bigint := coalesce((select max(s.end_offset) from pgq.segment s
+                                    where s.partition_id = _cover_offset.partition_id), 0);
+begin
+    while end_offset <= "offset" loop
+        end_offset := pgq._make_segment(partition_id, end_offset);
+    end loop;
+    -- segments only grow, so the note stays true; if this transaction made one and aborts, the note is undone with it
+    perform set_config('pgq.covered_' || partition_id, end_offset::text, false);
+    return end_offset;
+end
+$$;

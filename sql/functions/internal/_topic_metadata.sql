@@ -1,0 +1,14 @@
+-- What a client has to know of a topic: its id, the ids of its partitions in order, its largest record.
+--
+-- raises  PQ001 (UnknownTopicError)
+create or replace function pgq._topic_metadata(topic text, out topic_id int, out partition_ids int[], out max_message_bytes bigint)
+language plpgsql stable
+set search_path = pgq, pg_catalog, pg_temp
+as $$
+begin
+    topic_id := pgq._topic_id(topic);
+    partition_ids := array(select p.partition_id from pgq.partition p
+                            where p.topic_id = _topic_metadata.topic_id order by p.partition);
+    max_message_bytes := pgq._config_value(topic_id, 'max.message.bytes');
+end
+$$;

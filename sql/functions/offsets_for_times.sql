@@ -1,0 +1,17 @@
+-- Offset of the first record of a partition with that timestamp or a later one, or null if there is none below the
+-- high watermark.
+--
+-- raises  PQ001 (UnknownTopicError), PQ002 (UnknownPartitionError), PQ010 (NotLeaderError)
+create or replace function pgq.offsets_for_times(topic text, partition int, "timestamp" timestamptz)
+returns bigint
+language plpgsql
+set search_path = pgq, pg_catalog, pg_temp
+as $$
+declare
+    part pgq.partition := pgq._partition(topic, partition);
+begin
+    perform pgq._check_leader();
+    return pgq._first_offset(part.partition_id, part.log_start_offset,
+                             pgq._high_watermark(part.partition_id, part.sequence), "timestamp");
+end
+$$;

@@ -1,0 +1,29 @@
+-- Append one record to a topic.
+--
+-- topic          its name
+-- value, key     bytes, or null
+-- header_keys, header_values  flat arrays of one length, or null; a value may be null
+-- partition      null: by the key's murmur2 hash, or any partition when there is no key
+-- "timestamp"    null: now; kept to the millisecond
+-- returns partition and "offset" of the record
+-- transaction    joins the caller's: readers of the partition see nothing beyond this record before it ends. Works in
+--                every isolation level
+-- raises  PQ001 (UnknownTopicError), PQ002 (UnknownPartitionError), PQ007 (MessageTooLargeError),
+--         PQ017 (InvalidTimestampError), PQ018 (InvalidRecordError)
+-- locks   APPEND, shared: once a transaction and partition, until its end
+create or replace function pgq.produce(
+    topic text, value bytea, key bytea default null, header_keys text[] default null, header_values bytea[] default null,
+    inout partition int default null, "timestamp" timestamptz default null, out "offset" bigint)
+language plpgsql
+as $$
+#variable_conflict use_variable
+declare
+    procedure text := 'pgq_log.produce_' || pg_catalog.md5(topic);
+begin
+    if procedure is null or pg_catalog.to_regproc(procedure) is null then
+        perform pgq._topic_id(topic);
+    end if;
+    execute 'call ' || procedure || '($1,$2,$3,$4,$5,$6,$7)' into partition, "offset"
+        using value, key, header_keys, header_values, partition, "timestamp", "offset";
+end
+$$;

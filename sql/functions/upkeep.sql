@@ -1,0 +1,46 @@
+-- Do what is due for a partition's segments: make the next one when the last is half used, roll the active one when it
+-- reached 1.25 times segment.bytes.
+--
+-- partition_id     the partition
+-- lock_timeout_ms  how long a roll may wait for open transactions; raise it from 10 to some 200 while it says 'busy'
+-- returns 'made' or 'rolled' (call again, something more may be due), 'busy' (a roll found open transactions), or 'done'
+-- transaction  call it in one of its own: appends that need a segment, or offsets, wait for its end
+-- locks   as pgq._make_segment or pgq._roll_segment
+create or replace function pgq.upkeep(partition_id int, lock_timeout_ms int default 10)
+returns text
+language plpgsql security definer
+set search_path = pgq, pg_catalog, pg_temp
+set lock_timeout = 0
+as $$
+declare
+    part pgq.partition;
+    next_offset bigint;
+    last pgq.segment;
+    active pgq.segment;
+begin
+    select p.* into part from pgq.partition p where p.partition_id = upkeep.partition_id;
+    if not found then
+        return 'done';
+    end if;
+    next_offset := coalesce(pg_sequence_last_value(part.sequence), -1) + 1;
+    select s.* into last from pgq.segment s
+     where s.partition_id = upkeep.partition_id order by s.base_offset desc limit 1;
+    select s.* into active from pgq.segment s
+     where s.partition_id = upkeep.partition_id and s.base_offset < next_offset order by s.base_offset desc limit 1;
+    if not found then
+        return 'done';
+    end if;
+    if next_offset < active.end_offset
+       and pg_total_relation_size(to_regclass(format('pgq_log.t%s_p%s_s%s', part.topic_id, part.partition, active.base_offset)))
+           >= 1.25 * pgq._config_value(part.topic_id, 'segment.bytes') then
+        if last.base_offset > active.base_offset then
+            return case when pgq._roll_segment(partition_id, lock_timeout_ms) then 'rolled' else 'busy' end;
+        end if;
+    elsif next_offset <= last.base_offset + (last.end_offset - last.base_offset) / 2 then
+        return 'done';
+    end if;
+    perform set_config('lock_timeout', '200ms', true);
+    perform pgq._make_segment(partition_id, last.end_offset);
+    return 'made';
+end
+$$;
