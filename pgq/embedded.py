@@ -234,7 +234,7 @@ class EmbeddedServer:
             self._prepare_data_dir(bin_dir)
             self._choose_socket_dir()
             self._launch_on_free_port(bin_dir, timeout_seconds)
-        except PermissionError as error:
+        except OSError as error:
             raise EmbeddedServerError(f"The data folder {self.data_dir} cannot be used: {error}.") from error
         finally:
             if not self.running:

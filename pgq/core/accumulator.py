@@ -66,7 +66,10 @@ class Batch:
 class Accumulator:
     """Batches in the order in which they were begun. The last one grows until it is full, due, or forced."""
 
-    def __init__(self, *, linger_s: float, batch_size: int, new_event: Callable[[], Any]) -> None:
+    def __init__(
+        self, *, linger_s: float, batch_size: int, new_event: Callable[[], Any], clock: Callable[[], float]
+    ) -> None:
+        self._clock = clock
         self._linger_s = linger_s
         self._batch_size = batch_size
         self._new_event = new_event
@@ -76,14 +79,14 @@ class Accumulator:
         """Bytes of all records that are buffered or being flushed."""
 
     def add(
-        self, topic: str, topic_id: int, partition: int, row: Row, size: int, now: float
+        self, topic: str, topic_id: int, partition: int, row: Row, size: int
     ) -> tuple[Batch, PartitionBatch, int, bool]:
         """Buffer a record; return its batch, its part, its place there, and whether the sender must look."""
         size += RECORD_OVERHEAD
         batch = self._growing
         wake = False
         if batch is None:
-            batch = self._growing = Batch(self._new_event(), now + self._linger_s)
+            batch = self._growing = Batch(self._new_event(), self._clock() + self._linger_s)
             self._batches.append(batch)
             wake = True
         key = (topic_id, partition)
@@ -91,7 +94,7 @@ class Accumulator:
         if part is None:
             if len(batch.parts) == MAX_PARTITIONS:
                 self._growing = None
-                return (*self.add(topic, topic_id, partition, row, size - RECORD_OVERHEAD, now)[:3], True)
+                return (*self.add(topic, topic_id, partition, row, size - RECORD_OVERHEAD)[:3], True)
             part = batch.parts[key] = PartitionBatch(topic, topic_id, partition)
         index = batch.append(part, row, size)
         self.bytes += size

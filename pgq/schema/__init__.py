@@ -8,6 +8,7 @@ schema pgq, so that an application's own Alembic never meets it.
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _LOCK = "select pg_catalog.pg_advisory_xact_lock(7020531978342141809)"  # a number of our own; any will do
 
+_ALEMBIC = threading.Lock()  # Alembic runs by variables of its modules, one run at a time
+
 
 def upgrade(dsn: str | None = None) -> str:
     """Install the schema pgq, or bring it up to this library's version; return the revision.
@@ -36,6 +39,7 @@ def upgrade(dsn: str | None = None) -> str:
         SchemaTooNewError: the schema is newer than this library.
         UnsupportedVersionError: PostgreSQL is older than 15.
         BrokerNotAvailableError: the server does not answer.
+        DatabaseError: the role may not create schemas in this database.
     """
     with _locked(dsn) as connection:
         raw = _raw(connection)
@@ -44,9 +48,10 @@ def upgrade(dsn: str | None = None) -> str:
             raise _too_new(installed)
         if installed is None:
             _check_free(raw)
-            raw.execute("create schema if not exists pgq")
+            _create_schema(raw)
         _run_alembic(connection=connection)
         raw.execute(_functions_sql())
+        raw.execute("select pgq._define_produce(topic_id) from pgq.topic")  # code made by an older version
     return SCHEMA_VERSION
 
 
@@ -114,7 +119,7 @@ def _locked(dsn: str | None, *, keep: bool = True) -> Iterator[Any]:
 
     conninfo = resolve_dsn(dsn)
     engine = sqlalchemy.create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(conninfo), poolclass=sqlalchemy.NullPool
+        "postgresql+psycopg://", creator=lambda: _connect(conninfo), poolclass=sqlalchemy.NullPool
     )
     with translating():
         with connecting():
@@ -131,6 +136,13 @@ def _locked(dsn: str | None, *, keep: bool = True) -> Iterator[Any]:
                 connection.commit()
             else:
                 connection.rollback()
+
+
+def _connect(conninfo: str) -> psycopg.Connection[Any]:
+    raw = psycopg.connect(conninfo)
+    # whatever the role's or the database's default is: what is read under the lock must be what it protects
+    raw.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    return raw
 
 
 def _raw(connection: Any) -> psycopg.Connection[Any]:
@@ -161,6 +173,17 @@ def _check_free(raw: psycopg.Connection[Any]) -> None:
         )
 
 
+def _create_schema(raw: psycopg.Connection[Any]) -> None:
+    try:
+        raw.execute("create schema if not exists pgq")
+    except psycopg.errors.InsufficientPrivilege as error:
+        database, role = raw.info.dbname, raw.info.user
+        raise errors.DatabaseError(
+            f"the role {role} may not create schemas in the database {database}: let the database's owner run"
+            f' `grant create on database "{database}" to "{role}"`, or install as the owner'
+        ) from error
+
+
 def _definitions(raw: psycopg.Connection[Any]) -> dict[str, str]:
     rows = raw.execute(
         "select p.oid::regprocedure::text, pg_get_functiondef(p.oid) from pg_proc p"
@@ -184,4 +207,19 @@ def _run_alembic(*, connection: Any = None, output: io.StringIO | None = None) -
     config.set_main_option("script_location", str(alembic_folder()).replace("%", "%%"))
     if connection is not None:
         config.attributes["connection"] = connection
-    command.upgrade(config, "head", sql=output is not None)
+    with _ALEMBIC, _nested():
+        command.upgrade(config, "head", sql=output is not None)
+
+
+@contextmanager
+def _nested() -> Iterator[None]:
+    """Let Alembic run inside another run of it, such as an application's own revision that installs pgq."""
+    from alembic import context, op
+
+    outer = [getattr(module, "_proxy", None) for module in (context, op)]
+    try:
+        yield
+    finally:
+        for proxy in outer:
+            if proxy is not None:
+                proxy._install_proxy()

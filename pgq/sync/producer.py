@@ -73,7 +73,9 @@ class Producer(Client):
         self._buffer_memory = buffer_memory
         self._topics: dict[str, TopicMetadata] = {}
         self._sticky: dict[str, int] = {}
-        self._accumulator = Accumulator(linger_s=linger_ms / 1000, batch_size=batch_size, new_event=Event)
+        self._accumulator = Accumulator(
+            linger_s=linger_ms / 1000, batch_size=batch_size, new_event=Event, clock=time.monotonic
+        )
         self._lock = Lock()
         self._wake = Event()
         self._room = Event()
@@ -122,26 +124,26 @@ class Producer(Client):
                 the record is refused, nothing is buffered.
             RequestTimedOutError: the buffer stayed full for max_block_ms.
         """
+        # a hundred thousand times a second: plain bytes to a known topic take the short way through every test
         if timestamp_ms is None:
             timestamp_ms = time.time_ns() // 1_000_000
         elif not isinstance(timestamp_ms, int) or not 0 <= timestamp_ms < _MAX_TIMESTAMP_MS:
             raise errors.InvalidTimestampError(
                 f"timestamp_ms {timestamp_ms!r} is out of range: give whole milliseconds since 1970"
             )
-        value_bytes = to_bytes("value", value, self._value_serializer)
-        key_bytes = to_bytes("key", key, self._key_serializer)
+        if type(value) is not bytes or self._value_serializer is not None:
+            value = to_bytes("value", value, self._value_serializer)
+        if key is not None and (type(key) is not bytes or self._key_serializer is not None):
+            key = to_bytes("key", key, self._key_serializer)
         header_tuple = to_headers(headers) if headers else ()
         if connection is not None:
-            return self._send_in(connection, topic, value_bytes, key_bytes, header_tuple, partition, timestamp_ms)
-        now = time.monotonic()
+            return self._send_in(connection, topic, value, key, header_tuple, partition, timestamp_ms)
         known = self._topics.get(topic)
-        if known is None or self._sender is None or now - known.fetched_at > self._metadata_max_age_s:
+        if known is None:
             known = self._metadata(topic)
-        size = (
-            size_of(key_bytes, value_bytes, header_tuple)
-            if header_tuple
-            else (len(value_bytes) if value_bytes else 0) + (len(key_bytes) if key_bytes else 0)
-        )
+        size = (len(value) if value else 0) + (len(key) if key else 0)
+        if header_tuple:
+            size = size_of(key, value, header_tuple)
         if size > known.max_message_bytes:
             raise errors.MessageTooLargeError(
                 f"record of {size} bytes is over max.message.bytes ({known.max_message_bytes}) of topic {topic!r}:"
@@ -149,8 +151,8 @@ class Producer(Client):
             )
         if partition is not None:
             check_partition(topic, partition, len(known.partition_ids))
-        elif key_bytes is not None:
-            partition = partition_for_key(key_bytes, len(known.partition_ids))
+        elif key is not None:
+            partition = partition_for_key(key, len(known.partition_ids))
         else:
             partition = self._sticky.get(topic, 0) % len(known.partition_ids)
         if self._accumulator.bytes >= self._buffer_memory:
@@ -159,7 +161,7 @@ class Producer(Client):
             if self._stopping:
                 raise errors.IllegalStateError("the producer is closed: make a new one")
             batch, part, index, wake = self._accumulator.add(
-                topic, known.topic_id, partition, (timestamp_ms, key_bytes, value_bytes, header_tuple), size, now
+                topic, known.topic_id, partition, (timestamp_ms, key, value, header_tuple), size
             )
         if wake:
             self._wake.set()
@@ -277,8 +279,12 @@ class Producer(Client):
 
     def _flush(self, batch: Batch) -> None:
         parts = list(batch.parts.values())
-        for part in parts:
-            self._sticky[part.topic] = self._sticky.get(part.topic, 0) + 1
+        now = time.monotonic()
+        for topic in {part.topic for part in parts}:
+            self._sticky[topic] = self._sticky.get(topic, 0) + 1
+            known = self._topics.get(topic)
+            if known is not None and now - known.fetched_at > self._metadata_max_age_s:
+                self._topics.pop(topic, None)  # the next send asks again
         try:
             self._append(parts)
         except Exception as error:  # noqa: BLE001 - whatever it is, the futures tell it; the worker goes on

@@ -184,6 +184,32 @@ def database(server: Server, admin: psycopg.Connection[Any], template: str) -> I
 
 
 @pytest.fixture
+def empty_database(server: Server, admin: psycopg.Connection[Any], template: str) -> Iterator[str]:
+    """The name of a database without pgq's schema, which belongs to pgq_app. `template` has made that role."""
+    name = f"pgq_empty_{secrets.token_hex(6)}"
+    admin.execute(sql.SQL("create database {} owner {}").format(sql.Identifier(name), sql.Identifier(APPLICATION)))
+    try:
+        yield name
+    finally:
+        drop_database(server, admin, name)
+
+
+@pytest.fixture
+def empty_dsn(server: Server, empty_database: str) -> str:
+    """The DSN of the database without pgq's schema for the role pgq_app."""
+    return server.dsn(empty_database, user=APPLICATION)
+
+
+@pytest.fixture(scope="session")
+def psql(pytestconfig: pytest.Config) -> Path:
+    """The program psql."""
+    found = shutil.which("psql") if _kind(pytestconfig) == "dsn" else _binaries(pytestconfig) / "psql"
+    if found is None or not Path(found).exists():
+        pytest.skip("psql is not installed")
+    return Path(found)
+
+
+@pytest.fixture
 def dsn(server: Server, database: str) -> str:
     """The DSN of the test's own database for the role pgq_app."""
     return server.dsn(database, user=APPLICATION)

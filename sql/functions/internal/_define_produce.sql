@@ -39,13 +39,9 @@ begin
     elsif partition < 0 or partition >= %3$s then
         perform pgq._raise_unknown_partition(%4$L, partition);
     end if;
-    if header_keys is not null or header_values is not null then
-        perform pgq._check_headers(header_keys, header_values);
-    end if;
-    if coalesce(octet_length(value), 0) + coalesce(octet_length(key), 0)
-       + (case when header_keys is null then 0 else pgq._record_bytes(null, null, header_keys, header_values) end) > %5$s
-       or "timestamp" < 'epoch' or "timestamp" = 'infinity' then
-        perform pgq._refuse_record(pgq._record_bytes(value, key, header_keys, header_values), %5$s, "timestamp");
+    if header_keys is not null or header_values is not null or "timestamp" is not null
+       or coalesce(octet_length(value), 0) + coalesce(octet_length(key), 0) > %5$s then
+        perform pgq._check_record(value, key, header_keys, header_values, "timestamp", %5$s);
     end if;
     %6$s
     -- the append rule: the lock on the sequence's next offset before an offset is taken, once a transaction

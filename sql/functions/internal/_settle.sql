@@ -24,9 +24,7 @@ begin
     next_offset := "offset";
     if high_watermark > "offset" then
         next_offset := coalesce(pgq._first_offset(partition_id, "offset", high_watermark), high_watermark);
-        if next_offset > "offset" then
-            perform pgq._flush_wal();
-        end if;
+        perform pgq._flush_wal();
     elsif "offset" > coalesce(pg_sequence_last_value(part.sequence), -1) + 1 then
         perform pgq._raise_offset_out_of_range(partition_id, "offset", part.log_start_offset,
                                                coalesce(pg_sequence_last_value(part.sequence), -1) + 1);

@@ -1,0 +1,69 @@
+"""`pgq dev` gives a migrated server that keeps its data and its DSN, ends cleanly, and explains itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+PGQ = (sys.executable, "-c", "from pgq.cli import app; app()")
+
+
+@contextmanager
+def running_dev(bin_dir: Path, data_dir: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A `pgq dev` that has said all it says at the start, and the DSN it printed."""
+    with subprocess.Popen(
+        [*PGQ, "dev", "--data-dir", data_dir],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PGQ_PG_BIN": str(bin_dir)},
+    ) as process:
+        try:
+            assert process.stdout is not None
+            printed = ""
+            while "Ctrl-C" not in printed:
+                line = process.stdout.readline()
+                assert line, f"`pgq dev` ended after printing: {printed!r}"
+                printed += line
+            yield process, printed.partition("export PGQ_DSN=")[2].split()[0]
+        finally:
+            process.terminate()
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_dev_migrates_ends_cleanly_and_keeps_data_and_dsn(
+    bin_dir: Path, server_folder: Path, end: signal.Signals
+) -> None:
+    with running_dev(bin_dir, server_folder / "data") as (process, dsn):
+        with psycopg.connect(dsn) as conn:
+            conn.execute("select pgq.create_topic('kept')")
+        process.send_signal(end)
+        process.send_signal(end)  # impatience changes nothing
+        printed, _ = process.communicate()
+        assert process.returncode == 0
+        assert "data stays" in printed
+    with running_dev(bin_dir, server_folder / "data") as (_, dsn_again):
+        assert dsn_again == dsn
+        with psycopg.connect(dsn) as conn:
+            assert conn.execute("select array_agg(name) from pgq.topic").fetchone() == (["kept"],)
+
+
+def test_dev_says_in_a_sentence_why_it_cannot_start(server_folder: Path) -> None:
+    environment = {**os.environ, "PGQ_PG_BIN": str(server_folder)}
+    done = subprocess.run([*PGQ, "dev"], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == f"PGQ_PG_BIN names {server_folder}, which does not hold initdb and postgres.\n"
+
+
+def test_dev_says_when_the_server_ends_by_itself(bin_dir: Path, server_folder: Path) -> None:
+    with running_dev(bin_dir, server_folder / "data") as (process, _):
+        os.kill(int((server_folder / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGINT)
+        assert process.wait() == 1
