@@ -26,7 +26,11 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (PgqError, EmbeddedServerError) as error:
+        except PgqError as error:
+            # libpq's messages have several lines
+            typer.secho(" ".join(str(error).split()), fg=typer.colors.RED, err=True)
+            raise typer.Exit(1) from error
+        except EmbeddedServerError as error:
             typer.secho(str(error), fg=typer.colors.RED, err=True)
             raise typer.Exit(1) from error
 

@@ -1,0 +1,1 @@
+"""Benchmarks of pgq against the raw driver and against bare tables. Run them with benchmarks/run.py."""
