@@ -1,6 +1,6 @@
-"""Batched append to a topic that holds 20 million records, against one that holds 1 million. `--long` only.
+"""Batched append to a big topic, against the same to a small one: 1 million records against 100,000.
 
-Without --long: 1 million against 100,000.
+With --long 20 million against 1 million.
 """
 
 from collections.abc import Iterator

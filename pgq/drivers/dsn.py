@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from pydantic import ValidationError
 
 from pgq import errors
 from pgq.config import Settings
@@ -15,7 +16,13 @@ def resolve_dsn(dsn: str | None) -> str:
     Raises:
         InvalidRequestError: there is neither, or it is no connection string.
     """
-    settings = Settings()
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise errors.InvalidRequestError(
+            f"environment variable PGQ_{str(wrong['loc'][0]).upper()}: {wrong['msg']}"
+        ) from error
     dsn = dsn if dsn is not None else settings.dsn
     if not dsn:
         raise errors.InvalidRequestError(

@@ -1,0 +1,347 @@
+-- The whole schema of a fresh install, for reading and for comparing: it is never run, and bodies of functions are left
+-- out. Generated from the catalogs by `python scripts/dump_schema.py --write`: do not edit.
+
+create schema pgq;
+
+create schema pgq_log;
+comment on schema pgq_log is 'The log itself: one table tree a topic. Written by the rules of pgq.produce only.';
+
+create schema pgq_topic;
+comment on schema pgq_topic is 'One read-only view a topic.';
+
+create table pgq.alembic_version (
+    version_num character varying(32) not null,
+    constraint alembic_version_pkc PRIMARY KEY (version_num)
+);
+
+create table pgq.committed_offset (
+    consumer_group_id integer not null,
+    partition_id integer not null,
+    serial bigint not null generated always as identity (minvalue 1 maxvalue 9223372036854775807 start 1 increment 1 cache 1),
+    "offset" bigint not null,
+    metadata text not null default ''::text,
+    committed_at timestamp with time zone not null default now(),
+    constraint committed_offset_pkey PRIMARY KEY (consumer_group_id, partition_id, serial),
+    constraint committed_offset_consumer_group_id_fkey FOREIGN KEY (consumer_group_id) REFERENCES pgq.consumer_group(consumer_group_id),
+    constraint committed_offset_partition_id_fkey FOREIGN KEY (partition_id) REFERENCES pgq.partition(partition_id)
+);
+
+create table pgq.consumer_group (
+    consumer_group_id integer not null generated always as identity (minvalue 1 maxvalue 2147483647 start 1 increment 1 cache 1),
+    name text collate "C" not null,
+    created_at timestamp with time zone not null default now(),
+    constraint consumer_group_pkey PRIMARY KEY (consumer_group_id),
+    constraint consumer_group_name_key UNIQUE (name)
+);
+
+create type pgq.consumer_record as (
+    partition integer,
+    "offset" bigint,
+    "timestamp" timestamp with time zone,
+    key bytea,
+    value bytea,
+    header_keys text[],
+    header_values bytea[],
+    codec smallint
+);
+
+create table pgq.partition (
+    partition_id integer not null generated always as identity (minvalue 1 maxvalue 262143 start 1 increment 1 cache 1),
+    topic_id integer not null,
+    partition integer not null,
+    sequence regclass not null,
+    log_start_offset bigint not null default 0,
+    constraint partition_pkey PRIMARY KEY (partition_id),
+    constraint partition_topic_id_partition_key UNIQUE (topic_id, partition),
+    constraint partition_topic_id_fkey FOREIGN KEY (topic_id) REFERENCES pgq.topic(topic_id)
+);
+
+create type pgq.record_metadata as (
+    partition integer,
+    "offset" bigint
+);
+
+create table pgq.segment (
+    partition_id integer not null,
+    base_offset bigint not null,
+    end_offset bigint not null,
+    created_at timestamp with time zone not null default now(),
+    constraint segment_pkey PRIMARY KEY (partition_id, base_offset),
+    constraint segment_partition_id_fkey FOREIGN KEY (partition_id) REFERENCES pgq.partition(partition_id)
+);
+
+create table pgq.skipped_range (
+    partition_id integer not null,
+    from_offset bigint not null,
+    to_offset bigint not null,
+    constraint skipped_range_pkey PRIMARY KEY (partition_id, from_offset),
+    constraint skipped_range_partition_id_fkey FOREIGN KEY (partition_id) REFERENCES pgq.partition(partition_id)
+);
+comment on table pgq.skipped_range is 'from_offset to to_offset - 1 were never given out: a segment was rolled.';
+
+create table pgq.topic (
+    topic_id integer not null generated always as identity (minvalue 1 maxvalue 2147483647 start 1 increment 1 cache 1),
+    name text collate "C" not null,
+    partitions integer not null,
+    config jsonb not null default '{}'::jsonb,
+    created_at timestamp with time zone not null default now(),
+    constraint topic_pkey PRIMARY KEY (topic_id),
+    constraint topic_name_key UNIQUE (name)
+);
+comment on column pgq.topic.config is 'Only what differs from the defaults in pgq.topic_config.';
+
+create table pgq.topic_config (
+    key text collate "C" not null,
+    default_value bigint not null,
+    minimum bigint not null,
+    maximum bigint not null,
+    description text not null,
+    constraint topic_config_pkey PRIMARY KEY (key)
+);
+comment on table pgq.topic_config is 'The configuration keys that a topic accepts, their defaults and bounds.';
+
+create type pgq.topic_description as (
+    topic_id integer,
+    name text,
+    partitions integer,
+    config jsonb
+);
+
+create function pgq._append_key(partition_id integer, base bigint)
+    returns bigint
+    language plpgsql immutable
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._check_fetch(topic_id integer)
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._check_leader()
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._check_record(value bytea, key bytea, header_keys text[], header_values bytea[], "timestamp" timestamp with time zone, limit_bytes bigint)
+    returns void
+    language plpgsql immutable
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._check_topic_config(config jsonb)
+    returns jsonb
+    language plpgsql stable
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._check_topic_name(name text)
+    returns void
+    language plpgsql immutable
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._config_value(topic_id integer, key text)
+    returns bigint
+    language sql stable
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._cover_offset(partition_id integer, "offset" bigint)
+    returns bigint
+    language plpgsql volatile security definer
+    set lock_timeout = 10s
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._create_partition(topic_id integer, partition integer)
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._define_produce(topic_id integer)
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._first_offset(partition_id integer, from_offset bigint, to_offset bigint, "timestamp" timestamp with time zone DEFAULT NULL::timestamp with time zone)
+    returns bigint
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._flush_wal()
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._high_watermark(partition_id integer, sequence regclass)
+    returns bigint
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._make_segment(partition_id integer, base bigint)
+    returns bigint
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._partition(topic text, partition integer)
+    returns pgq.partition
+    language plpgsql stable
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._partition_offsets(partition_ids integer[])
+    returns TABLE(log_start_offset bigint, log_end_offset bigint)
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._produce_procedure(topic text)
+    returns text
+    language sql immutable;
+
+create function pgq._raise_offset_out_of_range(partition_id integer, "offset" bigint, log_start_offset bigint, log_end_offset bigint)
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._raise_unknown_partition(topic text, partition integer)
+    returns void
+    language plpgsql stable
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._record_bytes(value bytea, key bytea, header_keys text[], header_values bytea[])
+    returns bigint
+    language sql immutable
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._refuse_direct_insert()
+    returns trigger
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._roll_segment(partition_id integer, lock_timeout_ms integer DEFAULT 10)
+    returns boolean
+    language plpgsql volatile security definer
+    set lock_timeout = 0
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._segment_width(partition_id integer, base bigint)
+    returns bigint
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._settle(partition_id integer, "offset" bigint, OUT next_offset bigint, OUT high_watermark bigint)
+    returns record
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._topic_id(name text)
+    returns integer
+    language plpgsql stable
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq._topic_metadata(topic text, OUT topic_id integer, OUT partition_ids integer[], OUT max_message_bytes bigint)
+    returns record
+    language plpgsql stable
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq.alter_topic_config(name text, config jsonb)
+    returns pgq.topic_description
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq.begin_append(topic_ids integer[], partitions integer[], counts integer[])
+    returns TABLE(topic_id integer, partition integer, partition_id integer, offsets bigint[], upkeep_due boolean)
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq.commit_offsets(group_id text, topics text[], partitions integer[], offsets bigint[], metadata text[] DEFAULT NULL::text[])
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq.committed_offsets(group_id text, topics text[] DEFAULT NULL::text[], partitions integer[] DEFAULT NULL::integer[])
+    returns TABLE(topic text, partition integer, "offset" bigint, metadata text, committed_at timestamp with time zone)
+    language sql stable
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq.create_topic(name text, partitions integer DEFAULT 1, config jsonb DEFAULT '{}'::jsonb)
+    returns pgq.topic_description
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq.delete_records(topic text, partition integer, "offset" bigint)
+    returns bigint
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq.delete_topic(name text)
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq.describe_topic(name text)
+    returns pgq.topic_description
+    language sql stable
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq."fetch"(topic text, partition integer, "offset" bigint, max_records integer DEFAULT 500)
+    returns SETOF pgq.consumer_record
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq.high_watermark(topic text, partition integer)
+    returns bigint
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq.list_topics()
+    returns SETOF pgq.topic_description
+    language sql stable
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq.log_end_offset(topic text, partition integer)
+    returns bigint
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq.log_start_offset(topic text, partition integer)
+    returns bigint
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq.murmur2(key bytea)
+    returns integer
+    language plpgsql immutable strict parallel safe
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq.offsets_for_times(topic text, partition integer, "timestamp" timestamp with time zone)
+    returns bigint
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq.partition_for_key(key bytea, partitions integer)
+    returns integer
+    language sql immutable strict parallel safe;
+
+create function pgq.produce(topic text, value bytea, key bytea DEFAULT NULL::bytea, header_keys text[] DEFAULT NULL::text[], header_values bytea[] DEFAULT NULL::bytea[], INOUT partition integer DEFAULT NULL::integer, "timestamp" timestamp with time zone DEFAULT NULL::timestamp with time zone, OUT "offset" bigint)
+    returns record
+    language plpgsql volatile;
+
+create function pgq.produce_batch(topic text, "values" bytea[], keys bytea[] DEFAULT NULL::bytea[], partitions integer[] DEFAULT NULL::integer[], timestamps timestamp with time zone[] DEFAULT NULL::timestamp with time zone[], headers jsonb[] DEFAULT NULL::jsonb[])
+    returns SETOF pgq.record_metadata
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq.produce_json(topic text, value jsonb, key text DEFAULT NULL::text, headers jsonb DEFAULT NULL::jsonb, INOUT partition integer DEFAULT NULL::integer, "timestamp" timestamp with time zone DEFAULT NULL::timestamp with time zone, OUT "offset" bigint)
+    returns record
+    language sql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq.schema_version()
+    returns text
+    language sql stable
+    set search_path = pgq, pg_catalog, pg_temp;
+
+create function pgq.upkeep(partition_id integer, lock_timeout_ms integer DEFAULT 10)
+    returns text
+    language plpgsql volatile security definer
+    set lock_timeout = 0
+    set search_path = pgq, pg_catalog, pg_temp;
+
+insert into pgq.topic_config values ('max.message.bytes', 1048576, 1, 104857600, 'Largest record accepted: bytes of key + value + headers as stored.');
+
+insert into pgq.topic_config values ('segment.bytes', 134217728, 1048576, 1073741824, 'Size on disk at which a segment ends: bytes, rolled at 1.25 times it at the latest.');

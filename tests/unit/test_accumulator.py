@@ -1,0 +1,119 @@
+"""What the accumulator buffers comes out in order, in batches that are full, due, or forced."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from pgq.core.accumulator import MAX_PARTITIONS, RECORD_OVERHEAD, Accumulator
+from pgq.core.copy import Row
+
+LINGER_S = 5.0
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def accumulator(batch_size: int = 1000, clock: Clock | None = None) -> Accumulator:
+    return Accumulator(linger_s=LINGER_S, batch_size=batch_size, new_event=threading.Event, clock=clock or Clock())
+
+
+def row(value: bytes = b"") -> Row:
+    return (0, None, value, ())
+
+
+def test_nothing_is_ready_when_nothing_is_buffered() -> None:
+    assert accumulator().wait_s(0) is None
+    assert accumulator().force() == []
+
+
+def test_batch_is_ready_when_due(clock: Clock) -> None:
+    buffer = accumulator(clock=clock)
+    clock.now = 100
+    batch, _, _, wake = buffer.add("t", 1, 0, row(), 10)
+    assert wake, "the sender has to know when the first record is due"
+    assert buffer.wait_s(101) == LINGER_S - 1
+    clock.now = 103
+    assert not buffer.add("t", 1, 0, row(), 10)[3]
+    assert buffer.wait_s(104) == LINGER_S - 4, "a later record does not postpone it"
+    assert buffer.wait_s(106) == 0
+    assert buffer.first() is batch
+
+
+def test_batch_is_ready_when_full() -> None:
+    buffer = accumulator(batch_size=2 * (400 + RECORD_OVERHEAD))
+    first, _, _, _ = buffer.add("t", 1, 0, row(), 400)
+    assert buffer.wait_s(0) == LINGER_S
+    assert buffer.add("t", 1, 0, row(), 400)[3]
+    assert buffer.wait_s(0) == 0
+    second, _, _, _ = buffer.add("t", 1, 0, row(), 400)
+    assert second is not first
+    assert buffer.first() is first
+
+
+def test_batch_is_ready_when_forced() -> None:
+    buffer = accumulator()
+    batch, _, _, _ = buffer.add("t", 1, 0, row(), 10)
+    assert buffer.force() == [batch]
+    assert buffer.wait_s(0) == 0
+    assert buffer.add("t", 1, 0, row(), 10)[0] is not batch
+
+
+def test_batch_that_is_being_flushed_grows_no_more() -> None:
+    buffer = accumulator()
+    batch, _, _, _ = buffer.add("t", 1, 0, row(), 10)
+    assert buffer.first() is batch
+    later, _, _, _ = buffer.add("t", 1, 0, row(), 10)
+    assert later is not batch
+    assert buffer.force() == [batch, later], "a flush waits for both"
+
+
+def test_records_of_a_partition_keep_their_order() -> None:
+    buffer = accumulator(batch_size=10_000)
+    places = {}
+    for i in range(30):
+        _, part, index, _ = buffer.add("t", 1, i % 3, row(b"%d" % i), 1)
+        places[i] = (part.partition, index)
+    (batch,) = buffer.force()
+    assert [[r[2] for r in batch.parts[1, p].rows] for p in range(3)] == [
+        [b"%d" % i for i in range(p, 30, 3)] for p in range(3)
+    ]
+    assert places[7] == (1, 2)
+
+
+def test_a_batch_has_a_bounded_number_of_partitions() -> None:
+    buffer = accumulator(batch_size=1_000_000)
+    for i in range(MAX_PARTITIONS):
+        buffer.add("t", 1 + i % 3, i, row(), 10)
+    batch, part, index, wake = buffer.add("u", 9, 0, row(), 10)
+    first, second = buffer.force()
+    assert (len(first.parts), len(second.parts)) == (MAX_PARTITIONS, 1)
+    assert (batch, part, index, wake) == (second, second.parts[9, 0], 0, True)
+    assert buffer.bytes == (MAX_PARTITIONS + 1) * (10 + RECORD_OVERHEAD)
+
+
+def test_bytes_are_counted_until_the_batch_is_done() -> None:
+    buffer = accumulator()
+    batch, _, _, _ = buffer.add("t", 1, 0, row(), 10)
+    assert buffer.first() is batch
+    buffer.add("t", 1, 0, row(), 20)
+    assert buffer.bytes == 30 + 2 * RECORD_OVERHEAD
+    buffer.remove(batch)
+    assert buffer.bytes == 20 + RECORD_OVERHEAD
+
+
+def test_headers_are_noted() -> None:
+    buffer = accumulator()
+    _, plain, _, _ = buffer.add("t", 1, 0, row(), 10)
+    _, headed, _, _ = buffer.add("t", 1, 1, (0, None, None, (("h", None),)), 10)
+    assert (plain.has_headers, headed.has_headers) == (False, True)
