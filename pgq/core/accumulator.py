@@ -45,7 +45,7 @@ class Batch:
         self.size = 0
         self.records = 0
         self.parts: dict[tuple[int, int], PartitionBatch] = {}
-        self.callbacks: list[Callable[[], object]] = []
+        self.callbacks: list[Callable[[], object]] | None = []
 
     def append(self, part: PartitionBatch, row: Row, size: int) -> int:
         """Add a record to one of the batch's partitions and return its place there."""
@@ -56,11 +56,27 @@ class Batch:
         self.records += 1
         return len(part.rows) - 1
 
+    def when_done(self, callback: Callable[[], object]) -> bool:
+        """Have it called back when the batch is finished; return False, and never call, if it is already."""
+        callbacks = self.callbacks
+        if callbacks is None:
+            return False
+        callbacks.append(callback)
+        # finish() may have taken the list in between, with or without this one: whoever removes it calls it
+        if self.callbacks is None and callback in callbacks:
+            try:
+                callbacks.remove(callback)
+            except ValueError:
+                return True
+            return False
+        return True
+
     def finish(self) -> None:
         """Wake whoever waits for the batch: every part has offsets or an error."""
         self.done.set()
-        for callback in self.callbacks:
-            callback()
+        callbacks, self.callbacks = self.callbacks, None
+        while callbacks:
+            callbacks.pop(0)()
 
 
 class Accumulator:

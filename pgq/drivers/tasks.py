@@ -97,10 +97,8 @@ class Delivery:
 
     def add_done_callback(self, callback: Callable[[Delivery], object]) -> None:
         """Call back, with this future, once the outcome is known."""
-        if self.done():
+        if not self._batch.when_done(lambda: callback(self)):
             callback(self)
-        else:
-            self._batch.callbacks.append(lambda: callback(self))
 
     def __await__(self) -> Generator[Any, None, RecordMetadata]:
         if not self.done():

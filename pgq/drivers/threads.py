@@ -70,6 +70,5 @@ class Delivery:
 
     def add_done_callback(self, callback: Callable[[Delivery], object]) -> None:
         """Call back, with this future and in the sender's thread, once the outcome is known."""
-        self._batch.callbacks.append(lambda: callback(self))
-        if self.done() and self._batch.callbacks:
+        if not self._batch.when_done(lambda: callback(self)):
             callback(self)

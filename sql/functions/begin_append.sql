@@ -35,8 +35,8 @@ begin
         select s.base_offset, s.end_offset into last
           from pgq.segment s where s.partition_id = part.partition_id order by s.base_offset desc limit 1;
         upkeep_due := offsets[part.count] >= last.base_offset + (last.end_offset - last.base_offset) / 2;
-        if offsets[part.count] >= last.end_offset then
-            perform pgq._cover_offset(part.partition_id, offsets[part.count]);
+        if offsets[part.count] >= coalesce(nullif(current_setting('pgq.covered_' || part.partition_id, true), ''), '0')::bigint then
+            perform pgq._cover_offset(part.partition_id, offsets[1], offsets[part.count]);
         end if;
         topic_id := part.topic_id;
         partition := part.partition;

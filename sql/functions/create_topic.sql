@@ -32,8 +32,8 @@ begin
                    ' key bytea, value bytea, header_keys text[], header_values bytea[], codec smallint)'
                    ' partition by list (partition)', id);
     execute format('comment on table pgq_log.t%s is %L', id, 'topic ' || name);
-    execute format('create trigger append_rule after insert on pgq_log.t%s for each statement'
-                   ' when (coalesce(current_setting(''pgq.append'', true), '''') = '''') execute function pgq._refuse_direct_insert()', id);
+    execute format('create trigger append_rule before insert on pgq_log.t%s for each statement'
+                   ' execute function pgq._refuse_direct_insert()', id);
     for p in 0 .. partitions - 1 loop
         perform pgq._create_partition(id, p);
     end loop;

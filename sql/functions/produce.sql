@@ -11,19 +11,23 @@
 -- raises  PQ001 (UnknownTopicError), PQ002 (UnknownPartitionError), PQ007 (MessageTooLargeError),
 --         PQ017 (InvalidTimestampError), PQ018 (InvalidRecordError)
 -- locks   APPEND, shared: once a transaction and partition, until its end
+--
+-- With a transaction a record every expression counts, hence the short call, and names in full instead of a search_path.
 create or replace function pgq.produce(
     topic text, value bytea, key bytea default null, header_keys text[] default null, header_values bytea[] default null,
     inout partition int default null, "timestamp" timestamptz default null, out "offset" bigint)
 language plpgsql
 as $$
 #variable_conflict use_variable
-declare
-    procedure text := 'pgq_log.produce_' || pg_catalog.md5(topic);
 begin
-    if procedure is null or pg_catalog.to_regproc(procedure) is null then
-        perform pgq._topic_id(topic);
+    if partition is null and "timestamp" is null and header_keys is null and header_values is null then
+        execute pg_catalog.concat('call ', coalesce(pg_catalog.to_regproc(pgq._produce_procedure(topic))::pg_catalog.text,
+                                                    pgq._topic_id(topic)::pg_catalog.text), '($1,$2)')
+            into partition, "offset" using value, key;
+    else
+        execute pg_catalog.concat('call ', coalesce(pg_catalog.to_regproc(pgq._produce_procedure(topic))::pg_catalog.text,
+                                                    pgq._topic_id(topic)::pg_catalog.text), '($1,$2,$3,$4,$5,$6)')
+            into partition, "offset" using value, key, partition, "timestamp", header_keys, header_values;
     end if;
-    execute 'call ' || procedure || '($1,$2,$3,$4,$5,$6,$7)' into partition, "offset"
-        using value, key, header_keys, header_values, partition, "timestamp", "offset";
 end
 $$;

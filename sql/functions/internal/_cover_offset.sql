@@ -1,22 +1,24 @@
--- See that an offset just taken has a segment to go to, and note in the session how far the segments reach.
+-- See that offsets just taken have segments to go to, and note in the session how far the segments reach.
 -- The last resort of an append: segments are made ahead by pgq.upkeep.
 --
--- partition_id  the partition
--- "offset"      the greatest offset taken
+-- partition_id               the partition
+-- first_offset, last_offset  the least and the greatest offset taken
 -- returns the offset at which the segments end
 -- locks   as pgq._make_segment, waiting 10 s at most
 -- raises  55P03 when another session holds the partition's table for that long; nothing was appended, try again
-create or replace function pgq._cover_offset(partition_id int, "offset" bigint)
+create or replace function pgq._cover_offset(partition_id int, first_offset bigint, last_offset bigint)
 returns bigint
 language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
 set lock_timeout = '10s'
 as $$
 declare
-    end_offset bigint := coalesce((select max(s.end_offset) from pgq.segment s
-                                    where s.partition_id = _cover_offset.partition_id), 0);
+    noted bigint := coalesce(nullif(current_setting('pgq.covered_' || partition_id, true), ''), '0')::bigint;
+    end_offset bigint := case when noted > first_offset then noted else coalesce(
+        (select max(s.base_offset) from pgq.segment s
+          where s.partition_id = _cover_offset.partition_id and s.base_offset <= first_offset), 0) end;
 begin
-    while end_offset <= "offset" loop
+    while end_offset <= last_offset loop
         end_offset := pgq._make_segment(partition_id, end_offset);
     end loop;
     -- segments only grow, so the note stays true; if this transaction made one and aborts, the note is undone with it

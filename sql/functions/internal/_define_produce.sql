@@ -3,6 +3,12 @@
 -- Why code is generated: INSERT needs the table's name. EXECUTE 'insert ...' plans anew at every call; a procedure of
 -- the topic's own keeps its plan, PostgreSQL forgets the plan when the topic changes, and pgq.produce reaches it by
 -- CALL, which is parsed but not planned. docs/decisions/0001 has the measurements.
+--
+-- In a transaction of one record every expression costs microseconds to set up, so a plain record meets two: one takes
+-- the offset by the append rule (pgq._take_offset, written out), one sees that it is covered by a segment. What is not
+-- plain (headers, a timestamp, another partition, too large) gets a null from the first and is looked at closely. Where
+-- there is one partition its table is written to, which spares the root's trigger and a step of routing. The procedure
+-- runs with the caller's rights and search_path, since setting one costs as much as the lock.
 create or replace function pgq._define_produce(topic_id int)
 returns void
 language plpgsql
@@ -12,62 +18,58 @@ declare
     topic pgq.topic;
     ids int[];
     one boolean;
-    id text;
-    append_key text;
-    mark text;
-    sequence text;
 begin
     select t.* into strict topic from pgq.topic t where t.topic_id = _define_produce.topic_id;
     ids := array(select p.partition_id from pgq.partition p where p.topic_id = topic.topic_id order by p.partition);
     one := topic.partitions = 1;
-    id := case when one then ids[1]::text else 'id' end;
-    append_key := format('((23::bigint << 58) | (%s::bigint << 40))', id);
-    mark := case when one then format('%L', ',' || ids[1] || ',') else $$(',' || id || ',')$$ end;
-    sequence := case when one then format('%L::regclass', 'pgq_log.t' || topic_id || '_p0_offset')
-                     else format('(%L || partition || %L)::regclass', 'pgq_log.t' || topic_id || '_p', '_offset') end;
     execute format($procedure$
-create or replace procedure %1$s(value bytea, key bytea, header_keys text[], header_values bytea[],
-                                 inout partition int, "timestamp" timestamptz, inout "offset" bigint)
+create or replace procedure %1$s(value bytea, key bytea, inout partition int default null, "timestamp" timestamptz default null,
+    header_keys text[] default null, header_values bytea[] default null, inout "offset" bigint default null)
 language plpgsql
 as $body$
 #variable_conflict use_variable
-declare
-    id int;
+%2$s
 begin
-    if partition is null then
-        partition := %2$s;
-    elsif partition < 0 or partition >= %3$s then
-        perform pgq._raise_unknown_partition(%4$L, partition);
+    %3$s
+    "offset" := case when "timestamp" is null and header_keys is null and header_values is null
+                      and coalesce(octet_length(value), 0) + coalesce(octet_length(key), 0) <= %4$s
+                      and partition between 0 and %5$s
+                      and (strpos(current_setting('pgq.append', true), %6$s) > 0
+                           or pg_advisory_xact_lock_shared(%7$s | ((coalesce(pg_sequence_last_value(%8$s), -1) + 1) & 1099511627775)) is not null
+                          and set_config('pgq.append', concat(current_setting('pgq.append', true), %6$s), true) is not null)
+                     then nextval(%8$s) end;
+    if coalesce("offset" >= nullif(current_setting(%9$s, true), '')::bigint, true) then
+        if "offset" is null then
+            if partition not between 0 and %5$s then
+                perform pgq._raise_unknown_partition(%10$L, partition);
+            end if;
+            perform pgq._check_record(value, key, header_keys, header_values, "timestamp", %4$s);
+            "offset" := pgq._take_offset(%11$s, %8$s);
+        end if;
+        if "offset" >= coalesce(nullif(current_setting(%9$s, true), ''), '0')::bigint then
+            perform pgq._cover_offset(%11$s, "offset", "offset");
+        end if;
     end if;
-    if header_keys is not null or header_values is not null or "timestamp" is not null
-       or coalesce(octet_length(value), 0) + coalesce(octet_length(key), 0) > %5$s then
-        perform pgq._check_record(value, key, header_keys, header_values, "timestamp", %5$s);
-    end if;
-    %6$s
-    -- the append rule: the lock on the sequence's next offset before an offset is taken, once a transaction
-    "offset" := case when strpos(current_setting('pgq.append', true), %7$s) > 0
-                       or pg_advisory_xact_lock_shared(%8$s | ((coalesce(pg_sequence_last_value(%9$s), -1) + 1) & 1099511627775)) is not null
-                      and set_config('pgq.append', concat(current_setting('pgq.append', true), %7$s), true) is not null
-                     then nextval(%9$s) end;
-    if "offset" >= coalesce(nullif(current_setting(%10$s, true), ''), '0')::bigint then
-        perform pgq._cover_offset(%11$s, "offset");
-    end if;
-    insert into pgq_log.t%12$s (partition, "offset", "timestamp", key, value, header_keys, header_values)
+    insert into pgq_log.%12$s (partition, "offset", "timestamp", key, value, header_keys, header_values)
     values (partition, "offset", date_trunc('milliseconds', coalesce("timestamp", clock_timestamp())), key, value, header_keys, header_values);
 end
 $body$
 $procedure$,
         pgq._produce_procedure(topic.name),
-        case when one then '0' else format('case when key is null then floor(random() * %s)::int else pgq.partition_for_key(key, %s) end', topic.partitions, topic.partitions) end,
-        topic.partitions,
-        topic.name,
+        case when one then '' else 'declare id int; sequence regclass;' end,
+        case when one then 'partition := coalesce(partition, 0);'
+             else format('if partition is null then partition := case when key is null then floor(random() * %1$s)::int'
+                         ' else pgq.partition_for_key(key, %1$s) end; end if;'
+                         ' id := (%2$L::int[])[partition + 1]; sequence := to_regclass(%3$L || partition || %4$L);',
+                         topic.partitions, ids, 'pgq_log.t' || topic_id || '_p', '_offset') end,
         pgq._config_value(topic_id, 'max.message.bytes'),
-        case when one then '' else format('id := (%L::int[])[partition + 1];', ids) end,
-        mark,
-        append_key,
-        sequence,
+        topic.partitions - 1,
+        case when one then format('%L', ',' || ids[1] || ',') else $$(',' || id || ',')$$ end,
+        case when one then pgq._append_key(ids[1], 0)::text else '((23::bigint << 58) | (id::bigint << 40))' end,
+        case when one then format('%L::regclass', 'pgq_log.t' || topic_id || '_p0_offset') else 'sequence' end,
         case when one then format('%L', 'pgq.covered_' || ids[1]) else $$'pgq.covered_' || id$$ end,
-        id,
-        topic_id);
+        topic.name,
+        case when one then ids[1]::text else 'id' end,
+        case when one then format('t%s_p0', topic_id) else format('t%s', topic_id) end);
 end
 $define$;

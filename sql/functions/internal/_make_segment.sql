@@ -1,9 +1,12 @@
--- Make the segment that starts at an offset, unless it is there; returns the offset at which it ends.
+-- Make the segment that starts at an offset, unless it is there; returns the offset at which it ends. Rows can be
+-- inserted into it as soon as this returns.
 --
 -- partition_id  the partition
 -- base          where the last segment ends, as far as the caller can see
 -- locks   the partition's table SHARE UPDATE EXCLUSIVE until the transaction ends, if the segment has to be made: other
---         makers of segments wait, appends and reads do not
+--         makers of segments wait, appends and reads do not. A segment that is there ROW EXCLUSIVE, as INSERT does:
+--         it is visible a moment before its maker has told other sessions that the tree changed, and an INSERT that
+--         routes by an old idea of the tree fails; the maker holds the segment until it has told them
 -- tables  inserts into pgq.segment; nothing is updated, so that it works in every isolation level, where rows of
 --         catalogs may be stale but to_regclass and pg_get_partition_constraintdef are not
 create or replace function pgq._make_segment(partition_id int, base bigint)
@@ -31,6 +34,7 @@ begin
             return end_offset;
         end if;
     end if;
+    execute format('lock table %s in row exclusive mode', leaf);
     return substring(pg_get_partition_constraintdef(leaf::regclass) from $re$"offset" < '(\d+)'$re$)::bigint;
 end
 $$;

@@ -1,0 +1,18 @@
+-- Take one offset of a partition by the append rule: the lock on the sequence's next offset first, once a transaction.
+--
+-- locks  APPEND, shared, until the transaction ends
+create or replace function pgq._take_offset(partition_id int, sequence regclass)
+returns bigint
+language plpgsql
+set search_path = pgq, pg_catalog, pg_temp
+as $$
+declare
+    mark text := ',' || partition_id || ',';
+begin
+    if coalesce(strpos(current_setting('pgq.append', true), mark), 0) = 0 then
+        perform pg_advisory_xact_lock_shared(pgq._append_key(partition_id, coalesce(pg_sequence_last_value(sequence), -1) + 1));
+        perform set_config('pgq.append', concat(current_setting('pgq.append', true), mark), true);
+    end if;
+    return nextval(sequence);
+end
+$$;
