@@ -111,236 +111,300 @@ create function pgq._append_key(partition_id integer, base bigint)
     returns bigint
     language plpgsql immutable
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._append_key(integer,bigint) from public;
 
 create function pgq._check_fetch(topic_id integer)
     returns void
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._check_fetch(integer) from public;
 
 create function pgq._check_leader()
     returns void
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._check_leader() from public;
 
 create function pgq._check_record(value bytea, key bytea, header_keys text[], header_values bytea[], "timestamp" timestamp with time zone, limit_bytes bigint)
     returns void
     language plpgsql immutable
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._check_record(bytea,bytea,text[],bytea[],timestamp with time zone,bigint) from public;
 
 create function pgq._check_topic_config(config jsonb)
     returns jsonb
     language plpgsql stable
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._check_topic_config(jsonb) from public;
 
 create function pgq._check_topic_name(name text)
     returns void
     language plpgsql immutable
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._check_topic_name(text) from public;
 
 create function pgq._config_value(topic_id integer, key text)
     returns bigint
     language sql stable
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._config_value(integer,text) from public;
 
-create function pgq._cover_offset(partition_id integer, "offset" bigint)
+create function pgq._cover_offset(partition_id integer, first_offset bigint, last_offset bigint)
     returns bigint
     language plpgsql volatile security definer
     set lock_timeout = 10s
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._cover_offset(integer,bigint,bigint) from public;
 
 create function pgq._create_partition(topic_id integer, partition integer)
     returns void
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._create_partition(integer,integer) from public;
 
 create function pgq._define_produce(topic_id integer)
     returns void
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._define_produce(integer) from public;
 
 create function pgq._first_offset(partition_id integer, from_offset bigint, to_offset bigint, "timestamp" timestamp with time zone DEFAULT NULL::timestamp with time zone)
     returns bigint
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._first_offset(integer,bigint,bigint,timestamp with time zone) from public;
 
 create function pgq._flush_wal()
     returns void
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._flush_wal() from public;
+
+create function pgq._headers_object(headers jsonb)
+    returns jsonb
+    language plpgsql immutable
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._headers_object(jsonb) from public;
 
 create function pgq._high_watermark(partition_id integer, sequence regclass)
     returns bigint
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._high_watermark(integer,regclass) from public;
 
 create function pgq._make_segment(partition_id integer, base bigint)
     returns bigint
     language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._make_segment(integer,bigint) from public;
+
+create function pgq._next_offset(sequence regclass)
+    returns bigint
+    language sql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._next_offset(regclass) from public;
 
 create function pgq._partition(topic text, partition integer)
     returns pgq.partition
     language plpgsql stable
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._partition(text,integer) from public;
 
 create function pgq._partition_offsets(partition_ids integer[])
     returns TABLE(log_start_offset bigint, log_end_offset bigint)
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._partition_offsets(integer[]) from public;
 
 create function pgq._produce_procedure(topic text)
     returns text
     language sql immutable;
+revoke execute on function pgq._produce_procedure(text) from public;
 
 create function pgq._raise_offset_out_of_range(partition_id integer, "offset" bigint, log_start_offset bigint, log_end_offset bigint)
     returns void
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._raise_offset_out_of_range(integer,bigint,bigint,bigint) from public;
 
 create function pgq._raise_unknown_partition(topic text, partition integer)
     returns void
     language plpgsql stable
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._raise_unknown_partition(text,integer) from public;
 
 create function pgq._record_bytes(value bytea, key bytea, header_keys text[], header_values bytea[])
     returns bigint
     language sql immutable
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._record_bytes(bytea,bytea,text[],bytea[]) from public;
 
 create function pgq._refuse_direct_insert()
     returns trigger
-    language plpgsql volatile
-    set search_path = pgq, pg_catalog, pg_temp;
+    language plpgsql volatile;
+revoke execute on function pgq._refuse_direct_insert() from public;
 
 create function pgq._roll_segment(partition_id integer, lock_timeout_ms integer DEFAULT 10)
     returns boolean
     language plpgsql volatile security definer
     set lock_timeout = 0
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._roll_segment(integer,integer) from public;
 
 create function pgq._segment_width(partition_id integer, base bigint)
     returns bigint
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._segment_width(integer,bigint) from public;
 
 create function pgq._settle(partition_id integer, "offset" bigint, OUT next_offset bigint, OUT high_watermark bigint)
     returns record
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._settle(integer,bigint) from public;
+
+create function pgq._take_offset(partition_id integer, sequence regclass)
+    returns bigint
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._take_offset(integer,regclass) from public;
 
 create function pgq._topic_id(name text)
     returns integer
     language plpgsql stable
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._topic_id(text) from public;
 
 create function pgq._topic_metadata(topic text, OUT topic_id integer, OUT partition_ids integer[], OUT max_message_bytes bigint)
     returns record
     language plpgsql stable
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._topic_metadata(text) from public;
 
 create function pgq.alter_topic_config(name text, config jsonb)
     returns pgq.topic_description
-    language plpgsql volatile
+    language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.alter_topic_config(text,jsonb) from public;
 
 create function pgq.begin_append(topic_ids integer[], partitions integer[], counts integer[])
     returns TABLE(topic_id integer, partition integer, partition_id integer, offsets bigint[], upkeep_due boolean)
     language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.begin_append(integer[],integer[],integer[]) from public;
 
 create function pgq.commit_offsets(group_id text, topics text[], partitions integer[], offsets bigint[], metadata text[] DEFAULT NULL::text[])
     returns void
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.commit_offsets(text,text[],integer[],bigint[],text[]) from public;
 
 create function pgq.committed_offsets(group_id text, topics text[] DEFAULT NULL::text[], partitions integer[] DEFAULT NULL::integer[])
     returns TABLE(topic text, partition integer, "offset" bigint, metadata text, committed_at timestamp with time zone)
     language sql stable
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.committed_offsets(text,text[],integer[]) from public;
 
 create function pgq.create_topic(name text, partitions integer DEFAULT 1, config jsonb DEFAULT '{}'::jsonb)
     returns pgq.topic_description
-    language plpgsql volatile
+    language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.create_topic(text,integer,jsonb) from public;
 
 create function pgq.delete_records(topic text, partition integer, "offset" bigint)
     returns bigint
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.delete_records(text,integer,bigint) from public;
 
 create function pgq.delete_topic(name text)
     returns void
-    language plpgsql volatile
+    language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.delete_topic(text) from public;
 
 create function pgq.describe_topic(name text)
     returns pgq.topic_description
     language sql stable
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.describe_topic(text) from public;
 
 create function pgq."fetch"(topic text, partition integer, "offset" bigint, max_records integer DEFAULT 500)
     returns SETOF pgq.consumer_record
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq."fetch"(text,integer,bigint,integer) from public;
 
 create function pgq.high_watermark(topic text, partition integer)
     returns bigint
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.high_watermark(text,integer) from public;
 
 create function pgq.list_topics()
     returns SETOF pgq.topic_description
     language sql stable
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.list_topics() from public;
 
 create function pgq.log_end_offset(topic text, partition integer)
     returns bigint
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.log_end_offset(text,integer) from public;
 
 create function pgq.log_start_offset(topic text, partition integer)
     returns bigint
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.log_start_offset(text,integer) from public;
 
 create function pgq.murmur2(key bytea)
     returns integer
     language plpgsql immutable strict parallel safe
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.murmur2(bytea) from public;
 
 create function pgq.offsets_for_times(topic text, partition integer, "timestamp" timestamp with time zone)
     returns bigint
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.offsets_for_times(text,integer,timestamp with time zone) from public;
 
 create function pgq.partition_for_key(key bytea, partitions integer)
     returns integer
     language sql immutable strict parallel safe;
+revoke execute on function pgq.partition_for_key(bytea,integer) from public;
 
 create function pgq.produce(topic text, value bytea, key bytea DEFAULT NULL::bytea, header_keys text[] DEFAULT NULL::text[], header_values bytea[] DEFAULT NULL::bytea[], INOUT partition integer DEFAULT NULL::integer, "timestamp" timestamp with time zone DEFAULT NULL::timestamp with time zone, OUT "offset" bigint)
     returns record
     language plpgsql volatile;
+revoke execute on function pgq.produce(text,bytea,bytea,text[],bytea[],integer,timestamp with time zone) from public;
 
 create function pgq.produce_batch(topic text, "values" bytea[], keys bytea[] DEFAULT NULL::bytea[], partitions integer[] DEFAULT NULL::integer[], timestamps timestamp with time zone[] DEFAULT NULL::timestamp with time zone[], headers jsonb[] DEFAULT NULL::jsonb[])
     returns SETOF pgq.record_metadata
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.produce_batch(text,bytea[],bytea[],integer[],timestamp with time zone[],jsonb[]) from public;
 
 create function pgq.produce_json(topic text, value jsonb, key text DEFAULT NULL::text, headers jsonb DEFAULT NULL::jsonb, INOUT partition integer DEFAULT NULL::integer, "timestamp" timestamp with time zone DEFAULT NULL::timestamp with time zone, OUT "offset" bigint)
     returns record
     language sql volatile
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.produce_json(text,jsonb,text,jsonb,integer,timestamp with time zone) from public;
 
 create function pgq.schema_version()
     returns text
     language sql stable
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.schema_version() from public;
 
 create function pgq.upkeep(partition_id integer, lock_timeout_ms integer DEFAULT 10)
     returns text
     language plpgsql volatile security definer
     set lock_timeout = 0
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.upkeep(integer,integer) from public;
 
 insert into pgq.topic_config values ('max.message.bytes', 1048576, 1, 104857600, 'Largest record accepted: bytes of key + value + headers as stored.');
 

@@ -52,7 +52,11 @@ class AsyncClient:
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            await self._disconnect()
+            raise
         return self
 
     async def __aexit__(

@@ -15,11 +15,12 @@ from pgq.core.accumulator import Accumulator, Batch, PartitionBatch
 from pgq.core.metadata import TopicMetadata
 from pgq.core.partitioner import check_partition, partition_for_key
 from pgq.drivers import asyncpg as driver
-from pgq.drivers.tasks import Delivery, Event, Lock, Worker, logger
+from pgq.drivers.tasks import Delivery, Event, Lock, Mutex, Worker, logger
 from pgq.serde import size_of, to_bytes, to_headers
 from pgq.types import Header, Serializer
 
 _MAX_TIMESTAMP_MS = 9_000_000_000_000_000  # PostgreSQL's calendar ends in the year 294,276
+_ATTEMPTS = 4
 _UPKEEP_BYTES = 16 * 1024 * 1024
 _UPKEEP_LOCK_TIMEOUTS_MS = (10, 20, 50, 100, 200)
 
@@ -75,11 +76,14 @@ class AsyncProducer(AsyncClient):
             linger_s=linger_ms / 1000, batch_size=batch_size, new_event=Event, clock=time.monotonic
         )
         self._lock = Lock()
+        self._starting = Mutex()
+        self._asking = Mutex()
         self._wake = Event()
         self._room = Event()
         self._stopping = False
         self._sender: Worker | None = None
         self._first_error: BaseException | None = None
+        self._side_connection: Any = None
         self._upkeep_connection: Any = None
         self._upkeep_due: dict[int, int] = {}
         self._upkeep_worker: Worker | None = None
@@ -89,9 +93,10 @@ class AsyncProducer(AsyncClient):
         """Connect and start the worker. A context manager does it; else the first `send` does."""
         if self._closed:
             raise errors.IllegalStateError("the producer is closed: make a new one")
-        if self._sender is None:
-            await self._connection()
-            self._sender = Worker(self._run, "pgq-producer")
+        async with self._starting:
+            if self._sender is None:
+                await self._connection()
+                self._sender = Worker(self._run, "pgq-producer")
 
     async def send(
         self,
@@ -199,8 +204,9 @@ class AsyncProducer(AsyncClient):
                 await self._sender.join()
             if self._upkeep_worker is not None:
                 await self._upkeep_worker.join()
-            if self._upkeep_connection is not None:
-                await self._upkeep_connection.close()
+            for connection in (self._side_connection, self._upkeep_connection):
+                if connection is not None:
+                    await connection.close()
             await super().close()
 
     async def partitions_for(self, topic: str) -> set[int]:
@@ -209,7 +215,7 @@ class AsyncProducer(AsyncClient):
         Raises:
             UnknownTopicError
         """
-        return set(range(len((await self._metadata(topic)).partition_ids)))
+        return set(range(len((self._topics.get(topic) or await self._metadata(topic)).partition_ids)))
 
     async def _wait_for_room(self) -> None:
         deadline = time.monotonic() + self._max_block_s
@@ -224,17 +230,18 @@ class AsyncProducer(AsyncClient):
             await self._room.wait(min(left, 0.05))
 
     async def _metadata(self, topic: str) -> TopicMetadata:
+        """Ask for a topic's metadata, on a connection beside the worker's, one sender at a time."""
         await self.start()
-        connection = await connect_checked(self._dsn) if self._sender is not None else await self._connection()
-        try:
-            rows = await connection.fetch(statements.TOPIC_METADATA, topic)
-        finally:
-            if connection is not self._raw_connection:
-                await connection.close()
-        topic_id, partition_ids, max_message_bytes = rows[0]
-        known = TopicMetadata(topic, topic_id, tuple(partition_ids), max_message_bytes, time.monotonic())
-        self._topics[topic] = known
-        return known
+        async with self._asking:
+            known = self._topics.get(topic)
+            if known is None:
+                if self._side_connection is None or self._side_connection.closed:
+                    self._side_connection = await connect_checked(self._dsn)
+                rows = await self._side_connection.fetch(statements.TOPIC_METADATA, topic)
+                topic_id, partition_ids, max_message_bytes = rows[0]
+                known = TopicMetadata(topic, topic_id, tuple(partition_ids), max_message_bytes, time.monotonic())
+                self._topics[topic] = known
+            return known
 
     async def _send_in(
         self,
@@ -260,20 +267,29 @@ class AsyncProducer(AsyncClient):
 
     async def _run(self) -> None:
         """Flush batches until the producer stops and nothing is left. What the worker runs."""
-        while True:
-            with self._lock:
-                wait_s = self._accumulator.wait_s(time.monotonic())
-                if wait_s != 0:
-                    if wait_s is None and self._stopping:
-                        return
-                    self._wake.clear()
-                    batch = None
+        try:
+            while True:
+                with self._lock:
+                    wait_s = self._accumulator.wait_s(time.monotonic())
+                    if wait_s != 0:
+                        if wait_s is None and self._stopping:
+                            return
+                        self._wake.clear()
+                        batch = None
+                    else:
+                        batch = self._accumulator.first()
+                if batch is None:
+                    await self._wake.wait(wait_s)
                 else:
-                    batch = self._accumulator.first()
-            if batch is None:
-                await self._wake.wait(wait_s)
-            else:
-                await self._flush(batch)
+                    await self._flush(batch)
+        finally:
+            # ended from outside, or by a bug: nobody may wait for ever
+            with self._lock:
+                self._stopping = True
+                left = self._accumulator.force()
+            for batch in left:
+                self._fail(list(batch.parts.values()), errors.IllegalStateError("the producer's worker was ended"))
+                self._finish(batch)
 
     async def _flush(self, batch: Batch) -> None:
         parts = list(batch.parts.values())
@@ -293,12 +309,21 @@ class AsyncProducer(AsyncClient):
                     await self._append_or_fail([part for part in parts if part.topic_id == topic_id])
             else:
                 self._fail(parts, error)
-        batch.finish()
+        self._finish(batch)
+        if self._upkeep_due and (self._upkeep_worker is None or not self._upkeep_worker.running):
+            self._upkeep_worker = Worker(self._upkeep, "pgq-upkeep")
+
+    def _finish(self, batch: Batch) -> None:
+        """Wake whoever waits for a batch: every part of it has offsets or an error."""
+        batch.done.set()
         with self._lock:
             self._accumulator.remove(batch)
         self._room.set()
-        if self._upkeep_due and (self._upkeep_worker is None or not self._upkeep_worker.running):
-            self._upkeep_worker = Worker(self._upkeep, "pgq-upkeep")
+        for callback in batch.take_callbacks():
+            try:
+                callback()
+            except Exception:  # noqa: BLE001 - the application's, whatever it is
+                logger.exception("a callback of a record's future failed")
 
     async def _append_or_fail(self, parts: list[PartitionBatch]) -> None:
         try:
@@ -311,11 +336,23 @@ class AsyncProducer(AsyncClient):
         logger.error("%d records to %s were not appended: %s", records, {part.topic for part in parts}, error)
         for part in parts:
             part.error = error
-            self._topics.pop(part.topic, None)
+            if isinstance(error, errors.UnknownTopicOrPartitionError):
+                self._topics.pop(part.topic, None)
         if self._first_error is None:
             self._first_error = error
 
     async def _append(self, parts: list[PartitionBatch]) -> None:
+        """Append, once more where the server has certainly rolled back for a passing reason, such as a deadlock."""
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return await self._append_once(parts)
+            except errors.DatabaseError as error:
+                if not error.retriable:
+                    raise
+                logger.info("appending again: %s", error)
+        return await self._append_once(parts)
+
+    async def _append_once(self, parts: list[PartitionBatch]) -> None:
         """Append the records of some partitions in one transaction, and note their offsets."""
         connection = await self._connection()
         parts = sorted(parts, key=lambda part: (part.topic_id, part.partition))
@@ -376,7 +413,7 @@ class AsyncProducer(AsyncClient):
                         self._upkeep_due[partition_id] = attempt + 1
                     elif rows[0][0] in ("busy", "done"):
                         del self._upkeep_due[partition_id]
-        except errors.PgqError as error:
+        except Exception as error:  # noqa: BLE001 - never the producer's trouble
             logger.warning("upkeep of segments failed, appends go on and make what they need: %s", error)
             with self._lock:
                 self._upkeep_due.clear()

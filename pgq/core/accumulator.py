@@ -7,7 +7,7 @@ a record's future is its place there, so that completing a batch costs nothing a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pgq.core.copy import Row
@@ -57,13 +57,13 @@ class Batch:
         return len(part.rows) - 1
 
     def when_done(self, callback: Callable[[], object]) -> bool:
-        """Have it called back when the batch is finished; return False, and never call, if it is already."""
+        """Have it called back when the batch is done; return False, and never call, if it is already."""
         callbacks = self.callbacks
         if callbacks is None:
             return False
         callbacks.append(callback)
-        # finish() may have taken the list in between, with or without this one: whoever removes it calls it
-        if self.callbacks is None and callback in callbacks:
+        # take_callbacks() may have come in between; then whoever removes the callback from the list is to call it
+        if self.callbacks is None:
             try:
                 callbacks.remove(callback)
             except ValueError:
@@ -71,12 +71,11 @@ class Batch:
             return False
         return True
 
-    def finish(self) -> None:
-        """Wake whoever waits for the batch: every part has offsets or an error."""
-        self.done.set()
+    def take_callbacks(self) -> Iterator[Callable[[], object]]:
+        """Yield what is to be called now that the batch is done."""
         callbacks, self.callbacks = self.callbacks, None
         while callbacks:
-            callbacks.pop(0)()
+            yield callbacks.pop(0)
 
 
 class Accumulator:

@@ -7,9 +7,8 @@ from functools import lru_cache
 from pgq import errors
 
 
-@lru_cache(maxsize=65_536)
 def murmur2(key: bytes) -> int:
-    """Return the hash by which Kafka's Java client spreads keys, as a signed 32-bit integer. Cached: hot keys are free.
+    """Return the hash by which Kafka's Java client spreads keys, as a signed 32-bit integer.
 
     Source: the 32-bit variant of Austin Appleby's MurmurHash2 with seed 0x9747b28c.
     """
@@ -27,9 +26,15 @@ def murmur2(key: bytes) -> int:
     return result - 0x1_0000_0000 if result & 0x8000_0000 else result
 
 
+_murmur2_cached = lru_cache(maxsize=65_536)(murmur2)
+
+
 def partition_for_key(key: bytes, partitions: int) -> int:
-    """Return the partition of a key: as Kafka's Java client, and as pgq.partition_for_key in SQL."""
-    return (murmur2(key) & 0x7FFF_FFFF) % partitions
+    """Return the partition of a key: as Kafka's Java client, and as pgq.partition_for_key in SQL.
+
+    Hashes of short keys are remembered: hot keys cost nothing.
+    """
+    return ((_murmur2_cached(key) if len(key) <= 64 else murmur2(key)) & 0x7FFF_FFFF) % partitions
 
 
 def check_partition(topic: str, partition: int, partitions: int) -> int:

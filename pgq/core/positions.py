@@ -42,8 +42,12 @@ class Assignment:
         self._order: list[PartitionState] = []
 
     def replace(self, states: list[PartitionState]) -> None:
-        """Take these partitions instead; those that stay keep their state."""
-        self._states = {state.tp: self._states.get(state.tp, state) for state in states}
+        """Take these partitions instead; those that stay, and are not of a topic made anew, keep their state."""
+        old = self._states
+        self._states = {
+            state.tp: old[state.tp] if state.tp in old and old[state.tp].partition_id == state.partition_id else state
+            for state in states
+        }
         self._order = list(self._states.values())
 
     def __contains__(self, tp: TopicPartition) -> bool:

@@ -86,7 +86,18 @@ async def connect(dsn: str | None, *settings: str) -> Connection:
         BrokerNotAvailableError: the server does not answer or refuses the connection.
     """
     given = {k: str(v) for k, v in conninfo_to_dict(resolve_dsn(dsn)).items() if v is not None}
-    timeout = float(given.pop("connect_timeout", "10"))
+    try:
+        seconds = float(given.pop("connect_timeout", "10"))
+    except ValueError as error:
+        raise errors.InvalidRequestError(f"connect_timeout in the DSN: {error}") from error
+    timeout: Any = seconds if seconds > 0 else None  # as libpq: wait for ever
+    if "hostaddr" in given and "host" not in given:
+        given["host"] = given.pop("hostaddr")
+    _refuse_unknown(given)
+    if "host" in given:
+        given["host"] = ",".join(
+            f"[{host}]" if ":" in host and not host.startswith("/") else host for host in given["host"].split(",")
+        )
     query = urlencode({k: v for k, v in given.items() if k in _SHARED_KEYWORDS})
     with connecting():
         raw = await asyncpg.connect(f"postgresql://?{query}", timeout=timeout)
@@ -98,6 +109,17 @@ async def connect(dsn: str | None, *settings: str) -> Connection:
         await connection.close()
         raise
     return connection
+
+
+def _refuse_unknown(given: dict[str, str]) -> None:
+    """Refuse what libpq obeys and asyncpg would ignore, where ignoring it means another server or less security."""
+    harmless = {("channel_binding", "prefer"), ("channel_binding", "disable"), ("gssencmode", "prefer")}
+    harmless |= {("gssencmode", "disable"), ("sslnegotiation", "postgres")}
+    for keyword in ("hostaddr", "service", "channel_binding", "require_auth", "gssencmode", "sslnegotiation"):
+        if keyword in given and (keyword, given[keyword]) not in harmless:
+            raise errors.InvalidRequestError(
+                f"asyncpg does not know {keyword}={given[keyword]}: leave it out of the async clients' DSN"
+            )
 
 
 def wrap(raw: Any) -> Any:

@@ -20,11 +20,11 @@ def translate(error: BaseException, *, connecting: bool = False) -> errors.PgqEr
         isinstance(error, (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError))
         and not error.sqlstate
     ):
-        return None  # a mistake on this side of the wire
-    if isinstance(error, (asyncpg.DataError, asyncpg.InternalClientError)) and not isinstance(
-        error, asyncpg.PostgresError
-    ):
-        return None
+        return errors.InvalidRequestError(str(error))  # a mistake on this side of the wire
+    if isinstance(error, asyncpg.DataError) and not isinstance(error, asyncpg.PostgresError):
+        return errors.InvalidRequestError(str(error))
+    if isinstance(error, UnicodeEncodeError):
+        return errors.InvalidRequestError(f"text that the connection's encoding cannot hold: {error}")
     if isinstance(error, psycopg.Error):
         state = error.sqlstate
         message = error.diag.message_primary or str(error).strip()
@@ -33,7 +33,7 @@ def translate(error: BaseException, *, connecting: bool = False) -> errors.PgqEr
         state = error.sqlstate
         message = str(error.args[0]) if error.args else str(error)
         hint = getattr(error, "hint", None)
-    elif isinstance(error, (asyncpg.InterfaceError, OSError, TimeoutError)):
+    elif isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)):
         state, message, hint = None, str(error) or type(error).__name__, None
     else:
         return None
@@ -44,6 +44,10 @@ def translate(error: BaseException, *, connecting: bool = False) -> errors.PgqEr
         return errors.SchemaMissingError("this database has no schema pgq: install it with `pgq db upgrade`")
     if state == "42883" and "pgq.schema_version" in message:
         return errors.SchemaMissingError("this database's schema pgq is not pgq-log's: see `pgq db upgrade`")
+    if state == "42P01":
+        return errors.UnknownTopicError(f"{text}. The topic was deleted, perhaps made again: try once more")
+    if state == "25006":
+        return errors.NotLeaderError(f"{text}. Connect to the primary, in a transaction that may write")
     if connecting or state is None or state[:2] == "08" or state in _GONE:
         return errors.BrokerNotAvailableError(f"the PostgreSQL server is not available: {text}")
     result = errors.DatabaseError(f"PostgreSQL says {state}: {text}")

@@ -23,6 +23,9 @@ class Lock:
         return None
 
 
+Mutex = asyncio.Lock
+
+
 class Event:
     """An event whose wait ends early, without an error, when the time is up."""
 
@@ -93,6 +96,8 @@ class Delivery:
 
     def exception(self) -> BaseException | None:
         """Return the error, or None; the outcome must be known."""
+        if not self.done():
+            raise asyncio.InvalidStateError("the record is not flushed yet: await the future, or flush()")
         return self._part.error
 
     def add_done_callback(self, callback: Callable[[Delivery], object]) -> None:

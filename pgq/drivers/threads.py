@@ -13,6 +13,7 @@ from pgq.types import RecordMetadata
 
 logger = logging.getLogger("pgq")
 Lock = threading.Lock
+Mutex = threading.Lock
 Event = threading.Event
 sleep = time.sleep
 

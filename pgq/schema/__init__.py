@@ -61,7 +61,7 @@ def current(dsn: str | None = None) -> str | None:
     Raises:
         BrokerNotAvailableError: the server does not answer.
     """
-    with connecting(), translating(), psycopg.connect(resolve_dsn(dsn)) as raw:
+    with connecting(), translating(), psycopg.connect(resolve_dsn(dsn), client_encoding="utf8") as raw:
         return _installed(raw)
 
 
@@ -139,7 +139,7 @@ def _locked(dsn: str | None, *, keep: bool = True) -> Iterator[Any]:
 
 
 def _connect(conninfo: str) -> psycopg.Connection[Any]:
-    raw = psycopg.connect(conninfo)
+    raw = psycopg.connect(conninfo, client_encoding="utf8")
     # whatever the role's or the database's default is: what is read under the lock must be what it protects
     raw.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     return raw

@@ -54,7 +54,11 @@ class Client:
         self._closed = False
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self._disconnect()
+            raise
         return self
 
     def __exit__(

@@ -112,6 +112,8 @@ class Consumer(Client):
         limit = self._max_poll_records if max_records is None else max_records
         if limit < 1:
             raise errors.InvalidRequestError(f"max_records must be 1 or more, not {limit}")
+        if self._buffer:
+            return self._take_buffered(set(partitions), limit)
         deadline = time.monotonic() + timeout_ms / 1000
         while True:
             result = self._poll(set(partitions), limit)
@@ -123,6 +125,20 @@ class Consumer(Client):
                 return {}
             sleep(min(self._idle_s, left))
             self._idle_s = min(self._idle_s * 2, _IDLE_LAST_S)
+
+    def _take_buffered(self, only: set[TopicPartition], limit: int) -> dict[TopicPartition, list[ConsumerRecord]]:
+        """Return records that iteration has read but not given out, so that both ways can be mixed."""
+        result: dict[TopicPartition, list[ConsumerRecord]] = {}
+        kept: deque[ConsumerRecord] = deque()
+        for record in self._buffer:
+            tp = TopicPartition(record.topic, record.partition)
+            if limit > 0 and (not only or tp in only):
+                result.setdefault(tp, []).append(record)
+                limit -= 1
+            else:
+                kept.append(record)
+        self._buffer = kept
+        return result
 
     def getone(self) -> ConsumerRecord:
         """Return the next record, however long it takes to come."""
@@ -252,7 +268,11 @@ class Consumer(Client):
     def pause(self, *partitions: TopicPartition) -> None:
         """Return no records of these partitions until `resume`."""
         for tp in partitions:
-            self._state(tp).paused = True
+            state = self._state(tp)
+            state.paused = True
+            buffered = [r for r in self._buffer if (r.topic, r.partition) == tuple(tp)]
+            if buffered:
+                self._move(state.tp, buffered[0].offset)
 
     def resume(self, *partitions: TopicPartition) -> None:
         """Return records of these partitions again."""
@@ -265,6 +285,14 @@ class Consumer(Client):
 
     # what is below needs no lock and no transaction: every statement is one
 
+    def _connection(self) -> Any:
+        before = self._raw_connection
+        connection = super()._connection()
+        if connection is not before:
+            for state in self._assignment.all():
+                state.decided = 0  # it may be another server, or the same after a crash
+        return connection
+
     def _fetch(self, statement: str, *args: Any) -> list[Any]:
         rows: list[Any] = (self._connection()).fetch(statement, *args)
         return rows
@@ -273,8 +301,8 @@ class Consumer(Client):
         rows = self._fetch(statements.TOPIC_METADATA, topic)
         return [TopicPartition(topic, p) for p in range(len(rows[0][1]))]
 
-    def _make_state(self, tp: TopicPartition) -> PartitionState:
-        if tp in self._assignment:
+    def _make_state(self, tp: TopicPartition, *, known: bool = True) -> PartitionState:
+        if known and tp in self._assignment:
             return self._assignment[tp]
         topic, partition = tp
         topic_id, partition_ids, _ = (self._fetch(statements.TOPIC_METADATA, topic))[0]
@@ -282,10 +310,11 @@ class Consumer(Client):
             raise errors.UnknownPartitionError(
                 f"unknown partition {partition} of topic {topic!r}: it has partitions 0 to {len(partition_ids) - 1}"
             )
-        return PartitionState(tp, partition_ids[partition], statements.fetch_window(topic_id, partition))
+        id_ = partition_ids[partition]
+        return PartitionState(tp, id_, statements.fetch_window(topic_id, partition, id_))
 
     def _assign(self, partitions: list[TopicPartition]) -> None:
-        self._assignment.replace([self._make_state(tp) for tp in partitions])
+        self._assignment.replace([self._make_state(tp, known=False) for tp in partitions])
         self._buffer = deque(r for r in self._buffer if TopicPartition(r.topic, r.partition) in self._assignment)
 
     def _state(self, tp: TopicPartition) -> PartitionState:
@@ -335,12 +364,30 @@ class Consumer(Client):
         state.more = False
 
     def _poll(self, only: set[TopicPartition], limit: int) -> dict[TopicPartition, list[ConsumerRecord]]:
+        """Read what there is. Records that are not returned were not read: if one partition fails, what others gave is
+        returned, and the next call meets the failure; if there is nothing to return, no position has moved.
+        """
         self.start()
         if not self._assignment:
             raise errors.IllegalStateError("nothing to read: name topics, or assign partitions")
         self._find_positions()
         states = [s for s in self._assignment.rotate() if not only or s.tp in only]
+        before = [(state, state.position) for state in states]
         result: dict[TopicPartition, list[ConsumerRecord]] = {}
+        try:
+            self._read_all(result, states, limit)
+        except BaseException as error:
+            if result and isinstance(error, errors.PgqError):
+                return result
+            for state, position in before:
+                if position is not None and state.tp in result:
+                    state.advance(position)
+            raise
+        return result
+
+    def _read_all(
+        self, result: dict[TopicPartition, list[ConsumerRecord]], states: list[PartitionState], limit: int
+    ) -> None:
         for state in [s for s in states if s.more]:
             if limit > 0:
                 limit -= self._read_into(result, state, limit)
@@ -360,10 +407,10 @@ class Consumer(Client):
                     )
                 elif state.position < log_end and limit > 0:
                     limit -= self._read_into(result, state, limit)
-        return result
 
     def _read_into(self, result: dict[TopicPartition, list[ConsumerRecord]], state: PartitionState, limit: int) -> int:
         """Read one window of a partition, add its records to the result and return how many they are."""
+        state.more = False
         try:
             rows = self._read(state, limit)
         except errors.OffsetOutOfRangeError as error:
@@ -386,12 +433,14 @@ class Consumer(Client):
             count = records.deliverable(rows, position, state.decided)
             return rows if count == len(rows) else rows[:count]
         # the record at the position is missing: not committed yet, rolled back, or deleted
-        if state.holes < REREADS:
+        if position >= state.decided and state.holes < REREADS:
             state.holes += 1
             return []
         next_offset, state.decided = (self._fetch(statements.SETTLE, state.partition_id, position))[0]
-        if next_offset == position and state.decided <= position:
+        if state.decided <= position:
             return []
-        state.advance(next_offset)
         rows = self._fetch(state.window, next_offset, next_offset + limit)
+        if next_offset < state.decided and (not rows or rows[0][0] != next_offset):
+            return []  # it was there a moment ago: deleted meanwhile. The position stays, so that this is seen
+        state.advance(next_offset)
         return rows[: records.deliverable(rows, next_offset, state.decided)]

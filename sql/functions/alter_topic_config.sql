@@ -5,7 +5,7 @@
 -- raises  PQ001 (UnknownTopicError), PQ006 (InvalidConfigError)
 create or replace function pgq.alter_topic_config(name text, config jsonb)
 returns pgq.topic_description
-language plpgsql
+language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 declare

@@ -28,7 +28,7 @@ begin
         found_partitions := found_partitions + 1;
         mark := ',' || part.partition_id || ',';
         if coalesce(strpos(current_setting('pgq.append', true), mark), 0) = 0 then
-            perform pg_advisory_xact_lock_shared(pgq._append_key(part.partition_id, coalesce(pg_sequence_last_value(part.sequence), -1) + 1));
+            perform pg_advisory_xact_lock_shared(pgq._append_key(part.partition_id, pgq._next_offset(part.sequence)));
             perform set_config('pgq.append', concat(current_setting('pgq.append', true), mark), true);
         end if;
         offsets := array(select nextval(part.sequence) from generate_series(1, part.count));
@@ -43,7 +43,7 @@ begin
         partition_id := part.partition_id;
         return next;
     end loop;
-    if found_partitions <> cardinality(topic_ids) then
+    if found_partitions is distinct from cardinality(topic_ids) then
         raise exception 'a partition to append to does not exist (any more)'
             using errcode = 'PQ002', hint = 'The topic was deleted, or partitions were named twice.';
     end if;

@@ -8,7 +8,7 @@
 -- raises  PQ003 (TopicAlreadyExistsError), PQ004 (InvalidTopicError), PQ005 (InvalidPartitionsError), PQ006 (InvalidConfigError)
 create or replace function pgq.create_topic(name text, partitions int default 1, config jsonb default '{}')
 returns pgq.topic_description
-language plpgsql
+language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 declare

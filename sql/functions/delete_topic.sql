@@ -6,13 +6,17 @@
 -- raises  PQ001 (UnknownTopicError)
 create or replace function pgq.delete_topic(name text)
 returns void
-language plpgsql
+language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 declare
     id int := pgq._topic_id(name);
     part record;
 begin
+    -- sequences first, as appends lock them: waits for those that have taken offsets, and rewrites nothing
+    for part in select p.sequence from pgq.partition p where p.topic_id = id order by p.partition_id loop
+        execute format('alter sequence %s owned by none', part.sequence);
+    end loop;
     execute format('drop procedure %s', pgq._produce_procedure(name));
     execute format('drop table pgq_log.t%s', id);
     for part in select p.sequence, p.partition_id from pgq.partition p where p.topic_id = id loop

@@ -19,6 +19,7 @@ declare
     source text := format('pgq_log.t%s_p%s where "offset" >= $1 and "offset" < $2', part.topic_id, part.partition);
     low bigint := "offset";
     high bigint;
+    last_offset constant bigint := 9223372036854775807;
     run record;
     start_offset bigint;
 begin
@@ -28,9 +29,10 @@ begin
     end if;
     if "offset" is null or "offset" < 0 then
         perform pgq._raise_offset_out_of_range(part.partition_id, "offset", part.log_start_offset,
-                                               coalesce(pg_sequence_last_value(part.sequence), -1) + 1);
+                                               pgq._next_offset(part.sequence));
     end if;
     perform pgq._check_fetch(part.topic_id);
+    max_records := least(max_records, last_offset - low);
     -- a window without a hole needs no watermark. Re-read at a hole: most are filled within milliseconds
     for attempt in 1 .. 3 loop
         execute 'select min("offset") as first, max("offset") as last, count(*) as n from ' || source
@@ -53,7 +55,7 @@ begin
     select p.log_start_offset into start_offset from pgq.partition p where p.partition_id = part.partition_id;
     if "offset" < start_offset then
         perform pgq._raise_offset_out_of_range(part.partition_id, "offset", start_offset,
-                                               coalesce(pg_sequence_last_value(part.sequence), -1) + 1);
+                                               pgq._next_offset(part.sequence));
     end if;
 end
 $$;

@@ -10,6 +10,6 @@ declare
     part pgq.partition := pgq._partition(topic, partition);
 begin
     perform pgq._check_leader();
-    return coalesce(pg_sequence_last_value(part.sequence), -1) + 1;
+    return pgq._next_offset(part.sequence);
 end
 $$;

@@ -24,13 +24,15 @@ declare
     taken_nths bigint[];
     bad record;
 begin
-    if exists (select from unnest(array[cardinality(keys), cardinality(partitions), cardinality(timestamps), cardinality(headers)]) c where c <> n) then
-        raise exception 'produce_batch: arrays of different lengths'
-            using errcode = 'PQ018', hint = 'Give keys, partitions, timestamps and headers as long as "values", or null.';
+    if exists (select from unnest(array[cardinality(keys), cardinality(partitions), cardinality(timestamps), cardinality(headers)]) c where c <> n)
+       or 1 <> any (array[array_ndims("values"), array_ndims(keys), array_ndims(partitions), array_ndims(timestamps), array_ndims(headers)]) then
+        raise exception 'produce_batch: arrays of different shapes'
+            using errcode = 'PQ018', hint = 'Give flat arrays, keys, partitions, timestamps and headers as long as "values", or null.';
     end if;
     if n = 0 then
         return;
     end if;
+    headers := array(select pgq._headers_object(h.headers) from unnest(headers) with ordinality h (headers, i) order by h.i);
     chosen := array(
         select coalesce(r.partition, case when r.key is null then floor(random() * topic.partitions)::int
                                           else pgq.partition_for_key(r.key, topic.partitions) end)

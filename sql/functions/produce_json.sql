@@ -10,7 +10,7 @@ set search_path = pgq, pg_catalog, pg_temp
 as $$
     select p.partition, p."offset"
       from (select array_agg(h.key) as keys, array_agg(convert_to(h.value, 'UTF8')) as values
-              from jsonb_each_text(produce_json.headers) h) headers,
+              from jsonb_each_text(pgq._headers_object(produce_json.headers)) h) headers,
            pgq.produce(topic => produce_json.topic,
                        value => convert_to(produce_json.value::text, 'UTF8'),
                        key => convert_to(produce_json.key, 'UTF8'),

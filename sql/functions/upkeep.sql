@@ -22,7 +22,7 @@ begin
     if not found then
         return 'done';
     end if;
-    next_offset := coalesce(pg_sequence_last_value(part.sequence), -1) + 1;
+    next_offset := pgq._next_offset(part.sequence);
     select s.* into last from pgq.segment s
      where s.partition_id = upkeep.partition_id order by s.base_offset desc limit 1;
     select s.* into active from pgq.segment s

@@ -70,7 +70,7 @@ def test_ten_sessions_make_a_segment_inline_within_transactions_that_began_befor
     sessions = [connect() for _ in range(10)]
     for session in sessions:
         session.execute(f"begin isolation level {isolation}")
-        session.execute("select count(*) from pgq.segment")
+        session.execute("select 1")
     together = Barrier(10)
 
     def produce(session: Connection) -> None:

@@ -1,7 +1,7 @@
 """Scenes for a few sessions, played step by step, and mutations of the SQL functions to play them with.
 
 A `Lab` notes what its producers and readers see, as `workload` does, and has it judged by the checker. Where a scene
-needs a session to stand still in the middle of a function, a `Gate` is written into the function's text.
+needs a session to stand still in the middle of a function, a gate is written into the function's text.
 """
 
 from __future__ import annotations
@@ -28,12 +28,16 @@ from .checker import Crash, Kind, Outcome, Poll, Report, Seek, check
 from .workload import TOPIC, Attempt, History, decode, encode, read_truth
 
 GATE_KEY = 23_071_985
-GATE_SQL = f"perform pg_advisory_xact_lock_shared({GATE_KEY});"
+GATE = f"pg_advisory_xact_lock_shared({GATE_KEY}) is not null"
+GATE_SQL = f"perform {GATE};"
 
 
 @dataclass(frozen=True)
 class Edit:
-    """A change of one function's source: every match of `pattern` (white space in it matches any) by `replacement`."""
+    """A change of one function's source: every match of the regular expression `pattern` by `replacement`.
+
+    A space in the pattern matches any white space, so that the functions may be laid out anew.
+    """
 
     file: str
     pattern: str
@@ -42,8 +46,7 @@ class Edit:
 
     def apply(self, source: str) -> str:
         """Return the changed source; raise if there is not exactly as much to change as expected."""
-        words = [re.escape(word) for word in self.pattern.split()]
-        changed, found = re.subn(r"\s+".join(words), lambda _: self.replacement, source)
+        changed, found = re.subn(re.sub(r"\s+", r"\\s+", self.pattern.strip()), self.replacement, source)
         if found != self.count or changed == source:
             raise AssertionError(
                 f"{self.file} has {found} places, not {self.count}, that read {self.pattern!r}: adapt the edit to it"
@@ -62,8 +65,8 @@ def install(conn: psycopg.Connection[Any], edits: Sequence[Edit]) -> None:
         conn.execute(source.encode())
 
 
-class Gate:
-    """Holds every session that comes to GATE_SQL, until opened."""
+class _Gate:
+    """Holds every session that comes to GATE in a changed function, until opened."""
 
     def __init__(self, dsn: str) -> None:
         self._conn = psycopg.connect(dsn, autocommit=True)
@@ -326,7 +329,7 @@ class Lab:
         with psycopg.connect(dsn, autocommit=True) as conn:
             install(conn, edits)
             conn.execute("select pgq.create_topic(%s)", (TOPIC,))
-        self.gate = Gate(dsn)
+        self.gate = _Gate(dsn)
 
     def connect(self, settings: str = "") -> psycopg.Connection[Any]:
         """Connect in autocommit mode; closed with the lab."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .checker import Kind
-from .lab import GATE_SQL, RULES, ByConsumer, BySettle, Edit, Lab, Rule, kinds, lab
+from .lab import GATE, GATE_SQL, RULES, ByConsumer, BySettle, Edit, Lab, Rule, kinds, lab
 
 if TYPE_CHECKING:
     from pgq.embedded import EmbeddedServer
@@ -23,10 +23,12 @@ EVERY_RULE = pytest.mark.parametrize("rule", RULES)
 MUTATED = pytest.mark.parametrize("mutated", [False, True], ids=["as it is", "mutated"])
 
 
+ANYTHING = r"((?:.|\n)*?)"
+
 # (a) the high watermark
 
 NO_WATERMARK = [
-    Edit("_high_watermark.sql", "return next_offset + least(coalesce(distance, 0), 0);", "return next_offset;")
+    Edit("_high_watermark.sql", r"return next_offset \+ least\(coalesce\(distance, 0\), 0\);", "return next_offset;")
 ]
 
 
@@ -48,37 +50,29 @@ def test_no_watermark(dsn: str, batch: bool, rule: type[Rule], mutated: bool) ->
 
 # (b) the APPEND lock comes before the offsets
 
-PRODUCE_RULE = """
-    "offset" := case when strpos(current_setting('pgq.append', true), %7$s) > 0
-                       or pg_advisory_xact_lock_shared(%8$s |
-                            ((coalesce(pg_sequence_last_value(%9$s), -1) + 1) & 1099511627775)) is not null
-                      and set_config('pgq.append', concat(current_setting('pgq.append', true), %7$s), true) is not null
-                     then nextval(%9$s) end;"""
-PRODUCE_LOCK = """
-    if coalesce(strpos(current_setting('pgq.append', true), %7$s), 0) = 0 then
-        perform pg_advisory_xact_lock_shared(%8$s | ((coalesce(pg_sequence_last_value(%9$s), -1) + 1) & 1099511627775));
-        perform set_config('pgq.append', concat(current_setting('pgq.append', true), %7$s), true);
-    end if;"""
-PRODUCE_TAKE = """
-    "offset" := nextval(%9$s);"""
-
-BATCH_LOCK = """
-        if coalesce(strpos(current_setting('pgq.append', true), mark), 0) = 0 then
-            perform pg_advisory_xact_lock_shared(pgq._append_key(part.partition_id,
-                                                 coalesce(pg_sequence_last_value(part.sequence), -1) + 1));
-            perform set_config('pgq.append', concat(current_setting('pgq.append', true), mark), true);
-        end if;"""
-BATCH_TAKE = """
-        offsets := array(select nextval(part.sequence) from generate_series(1, part.count));"""
+PRODUCE_LOCK = (
+    r"(pg_advisory_xact_lock_shared\(.*?1099511627775\)\) is not null"
+    r" and set_config\('pgq\.append', concat\(current_setting\('pgq\.append', true\), %\d+\$s\), true\) is not null)"
+)
+PRODUCE_TAKE = r"(then nextval\(%\d+\$s\) end;)"
+BATCH_LOCK = r"""
+    (if coalesce\(strpos\(current_setting\('pgq\.append', true\), mark\), 0\) = 0 then
+        perform pg_advisory_xact_lock_shared\(.*\);
+        perform set_config\(.*, true\);
+    end if;)"""
+BATCH_TAKE = r" (offsets := array\(select nextval\(part\.sequence\) from generate_series\(1, part\.count\)\);)"
 
 
 def append_rule(batch: bool, *, lock_first: bool) -> list[Edit]:
-    """Write the append rule as two statements with a gate between them."""
+    """Put a gate between the lock and the offsets, and change their order or not."""
     if batch:
-        steps = (BATCH_LOCK, BATCH_TAKE) if lock_first else (BATCH_TAKE, BATCH_LOCK)
-        return [Edit("begin_append.sql", BATCH_LOCK + BATCH_TAKE, GATE_SQL.join(steps))]
-    steps = (PRODUCE_LOCK, PRODUCE_TAKE) if lock_first else (PRODUCE_TAKE, PRODUCE_LOCK)
-    return [Edit("_define_produce.sql", PRODUCE_RULE, GATE_SQL.join(steps))]
+        steps = rf"\1 {GATE_SQL} \2" if lock_first else rf"\2 {GATE_SQL} \1"
+        return [Edit("begin_append.sql", BATCH_LOCK + BATCH_TAKE, steps)]
+    if lock_first:
+        return [Edit("_define_produce.sql", PRODUCE_LOCK, rf"\1 and {GATE}")]
+    return [
+        Edit("_define_produce.sql", PRODUCE_LOCK + ANYTHING + PRODUCE_TAKE, rf"true \2 \3 {GATE_SQL} perform \1;"),
+    ]
 
 
 @MUTATED
@@ -103,17 +97,10 @@ def test_lock_after_the_offsets(dsn: str, batch: bool, rule: type[Rule], mutated
 
 # (c) "once a transaction" is remembered in a setting that is local to it
 
+MARK = r"(set_config\('pgq\.append', concat\(current_setting\('pgq\.append', true\), [^)]*\)), true\)"
 MARK_STAYS = {
-    False: Edit(
-        "_define_produce.sql",
-        "set_config('pgq.append', concat(current_setting('pgq.append', true), %7$s), true)",
-        "set_config('pgq.append', concat(current_setting('pgq.append', true), %7$s), false)",
-    ),
-    True: Edit(
-        "begin_append.sql",
-        "set_config('pgq.append', concat(current_setting('pgq.append', true), mark), true)",
-        "set_config('pgq.append', concat(current_setting('pgq.append', true), mark), false)",
-    ),
+    batch: Edit(file, MARK, r"\1, false)")
+    for batch, file in ((False, "_define_produce.sql"), (True, "begin_append.sql"))
 }
 
 
@@ -136,26 +123,16 @@ def test_mark_outlives_the_transaction(dsn: str, batch: bool, rule: type[Rule], 
 
 # (d) rows first, log start second
 
-
-FETCH_START = """
-    -- after the rows and with a later snapshot
-    select p.log_start_offset into start_offset from pgq.partition p where p.partition_id = part.partition_id;
+LOG_START = r"""
+    (select p\.log_start_offset into start_offset from pgq\.partition p where p\.partition_id = \S+;
     if "offset" < start_offset then
-        perform pgq._raise_offset_out_of_range(part.partition_id, "offset", start_offset,
-                                               coalesce(pg_sequence_last_value(part.sequence), -1) + 1);
-    end if;"""
-SETTLE_START = """
-    select p.log_start_offset into start_offset from pgq.partition p where p.partition_id = _settle.partition_id;
-    if "offset" < start_offset then
-        perform pgq._raise_offset_out_of_range(partition_id, "offset", start_offset, high_watermark);
-    end if;"""
-CHECK_FETCH = "perform pgq._check_fetch(part.topic_id);"
-ROWS_FIRST = [Edit("_settle.sql", SETTLE_START, GATE_SQL + SETTLE_START)]
+        perform pgq\._raise_offset_out_of_range\([^;]*\);
+    end if;)"""
+CHECK_FETCH = r"(perform pgq\._check_fetch\(part\.topic_id\);)"
+ROWS_FIRST = [Edit("_settle.sql", LOG_START, rf"{GATE_SQL} \1")]
 START_FIRST = [
-    Edit("_settle.sql", SETTLE_START, ""),
-    Edit("_settle.sql", CHECK_FETCH, CHECK_FETCH + SETTLE_START + GATE_SQL),
-    Edit("fetch.sql", FETCH_START, ""),
-    Edit("fetch.sql", CHECK_FETCH, CHECK_FETCH + FETCH_START),
+    Edit("_settle.sql", CHECK_FETCH + ANYTHING + LOG_START, rf"\1 \3 {GATE_SQL} \2"),
+    Edit("fetch.sql", CHECK_FETCH + ANYTHING + LOG_START, r"\1 \3 \2"),
 ]
 
 
@@ -186,7 +163,9 @@ def test_log_start_before_the_rows(dsn: str, rule: type[Rule], mutated: bool) ->
 
 # (e) WAL is flushed before a hole is stepped over
 
-NO_FLUSH = [Edit("_flush_wal.sql", "if pg_current_wal_flush_lsn() < pg_current_wal_insert_lsn() then", "if false then")]
+NO_FLUSH = [
+    Edit("_flush_wal.sql", r"if pg_current_wal_flush_lsn\(\) < pg_current_wal_insert_lsn\(\) then", "if false then")
+]
 
 
 @MUTATED

@@ -22,12 +22,8 @@ if TYPE_CHECKING:
 BOTH_PATHS = pytest.mark.parametrize("batch", [False, True], ids=["produce", "produce_batch"])
 EVERY_RULE = pytest.mark.parametrize("rule", RULES)
 
-SETTLE_BEGINS = "perform pgq._check_fetch(part.topic_id);"
-SETTLE_ENDS = """
-        perform pgq._raise_offset_out_of_range(partition_id, "offset", start_offset, high_watermark);
-    end if;"""
-GATE_BEFORE_SETTLING = Edit("_settle.sql", SETTLE_BEGINS, SETTLE_BEGINS + GATE_SQL)
-GATE_AFTER_SETTLING = Edit("_settle.sql", SETTLE_ENDS, SETTLE_ENDS + GATE_SQL)
+GATE_BEFORE_SETTLING = Edit("_settle.sql", r"(perform pgq\._check_fetch\(part\.topic_id\);)", rf"\1 {GATE_SQL}")
+GATE_AFTER_SETTLING = Edit("_settle.sql", r"end if; end \$\$;", f"end if; {GATE_SQL} end $$;")
 
 
 @EVERY_RULE

@@ -50,9 +50,9 @@ def refused(sqlstate: str) -> Iterator[None]:
         assert caught.value.diag.message_hint
 
 
-def eventually(condition: Callable[[], bool]) -> None:
+def eventually(condition: Callable[[], bool], time_limit_s: float = TIME_LIMIT_S) -> None:
     """Return as soon as the condition holds; fail if it does not in good time."""
-    deadline = time.monotonic() + TIME_LIMIT_S
+    deadline = time.monotonic() + time_limit_s
     pause = threading.Event()
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

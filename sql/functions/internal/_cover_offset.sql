@@ -14,15 +14,18 @@ set lock_timeout = '10s'
 as $$
 declare
     noted bigint := coalesce(nullif(current_setting('pgq.covered_' || partition_id, true), ''), '0')::bigint;
-    end_offset bigint := case when noted > first_offset then noted else coalesce(
+    covered bigint := case when noted > first_offset then noted else coalesce(
         (select max(s.base_offset) from pgq.segment s
           where s.partition_id = _cover_offset.partition_id and s.base_offset <= first_offset), 0) end;
 begin
-    while end_offset <= last_offset loop
-        end_offset := pgq._make_segment(partition_id, end_offset);
+    while covered <= last_offset loop
+        covered := pgq._make_segment(partition_id, covered);
     end loop;
-    -- segments only grow, so the note stays true; if this transaction made one and aborts, the note is undone with it
-    perform set_config('pgq.covered_' || partition_id, end_offset::text, false);
-    return end_offset;
+    -- segments only grow, so the session may keep the note. One that this transaction made, or that is younger than its
+    -- snapshot, is noted for the transaction only: it may still be rolled back, if prepared even by another session
+    perform set_config('pgq.covered_' || partition_id, covered::text, not exists (
+        select from pgq.segment s
+         where s.partition_id = _cover_offset.partition_id and s.end_offset = covered and s.created_at <> now()));
+    return covered;
 end
 $$;

@@ -32,13 +32,13 @@ as $body$
 begin
     %3$s
     "offset" := case when "timestamp" is null and header_keys is null and header_values is null
-                      and coalesce(octet_length(value), 0) + coalesce(octet_length(key), 0) <= %4$s
+                      and coalesce(pg_catalog.octet_length(value), 0) + coalesce(pg_catalog.octet_length(key), 0) <= %4$s
                       and partition between 0 and %5$s
-                      and (strpos(current_setting('pgq.append', true), %6$s) > 0
-                           or pg_advisory_xact_lock_shared(%7$s | ((coalesce(pg_sequence_last_value(%8$s), -1) + 1) & 1099511627775)) is not null
-                          and set_config('pgq.append', concat(current_setting('pgq.append', true), %6$s), true) is not null)
-                     then nextval(%8$s) end;
-    if coalesce("offset" >= nullif(current_setting(%9$s, true), '')::bigint, true) then
+                      and (pg_catalog.strpos(pg_catalog.current_setting('pgq.append', true), %6$s) > 0
+                           or pg_catalog.pg_advisory_xact_lock_shared(%7$s | ((coalesce(pg_catalog.pg_sequence_last_value(%8$s), -1) + 1) & 1099511627775)) is not null
+                          and pg_catalog.set_config('pgq.append', pg_catalog.concat(pg_catalog.current_setting('pgq.append', true), %6$s), true) is not null)
+                     then pg_catalog.nextval(%8$s) end;
+    if coalesce("offset" >= nullif(pg_catalog.current_setting(%9$s, true), '')::bigint, true) then
         if "offset" is null then
             if partition not between 0 and %5$s then
                 perform pgq._raise_unknown_partition(%10$L, partition);
@@ -46,21 +46,21 @@ begin
             perform pgq._check_record(value, key, header_keys, header_values, "timestamp", %4$s);
             "offset" := pgq._take_offset(%11$s, %8$s);
         end if;
-        if "offset" >= coalesce(nullif(current_setting(%9$s, true), ''), '0')::bigint then
+        if "offset" >= coalesce(nullif(pg_catalog.current_setting(%9$s, true), ''), '0')::bigint then
             perform pgq._cover_offset(%11$s, "offset", "offset");
         end if;
     end if;
     insert into pgq_log.%12$s (partition, "offset", "timestamp", key, value, header_keys, header_values)
-    values (partition, "offset", date_trunc('milliseconds', coalesce("timestamp", clock_timestamp())), key, value, header_keys, header_values);
+    values (partition, "offset", pg_catalog.date_trunc('milliseconds', coalesce("timestamp", pg_catalog.clock_timestamp())), key, value, header_keys, header_values);
 end
 $body$
 $procedure$,
         pgq._produce_procedure(topic.name),
         case when one then '' else 'declare id int; sequence regclass;' end,
         case when one then 'partition := coalesce(partition, 0);'
-             else format('if partition is null then partition := case when key is null then floor(random() * %1$s)::int'
+             else format('if partition is null then partition := case when key is null then pg_catalog.floor(pg_catalog.random() * %1$s)::int'
                          ' else pgq.partition_for_key(key, %1$s) end; end if;'
-                         ' id := (%2$L::int[])[partition + 1]; sequence := to_regclass(%3$L || partition || %4$L);',
+                         ' id := (%2$L::int[])[partition + 1]; sequence := pg_catalog.to_regclass(%3$L || partition || %4$L);',
                          topic.partitions, ids, 'pgq_log.t' || topic_id || '_p', '_offset') end,
         pgq._config_value(topic_id, 'max.message.bytes'),
         topic.partitions - 1,

@@ -9,7 +9,7 @@ language plpgsql
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 declare
-    next_offset bigint := coalesce(pg_sequence_last_value(sequence), -1) + 1;
+    next_offset bigint := pgq._next_offset(sequence);
     distance bigint;
 begin
     -- bigint advisory keys show as classid (high half) and objid (low half); distances are signed, modulo 2^40

@@ -8,7 +8,7 @@ as $$
 begin
     perform pgq._check_leader();
     return query
-        select p.log_start_offset, case when p.sequence is not null then coalesce(pg_sequence_last_value(p.sequence), -1) + 1 end
+        select p.log_start_offset, case when p.sequence is not null then pgq._next_offset(p.sequence) end
           from unnest(_partition_offsets.partition_ids) with ordinality i (partition_id, nth)
           left join pgq.partition p using (partition_id)
          order by i.nth;

@@ -17,6 +17,10 @@ declare
     next_offset bigint;
     boundary bigint;
 begin
+    if lock_timeout_ms is null or lock_timeout_ms < 1 then
+        raise exception 'lock_timeout_ms must be at least 1, not %', coalesce(lock_timeout_ms::text, 'NULL')
+            using errcode = 'invalid_parameter_value', hint = 'Without a bound every producer of the partition would wait, too.';
+    end if;
     select p.* into strict part from pgq.partition p where p.partition_id = _roll_segment.partition_id;
     perform set_config('lock_timeout', lock_timeout_ms || 'ms', true);
     begin
@@ -25,7 +29,7 @@ begin
     exception when lock_not_available then
         return false;
     end;
-    next_offset := coalesce(pg_sequence_last_value(part.sequence), -1) + 1;
+    next_offset := pgq._next_offset(part.sequence);
     select s.end_offset into boundary
       from pgq.segment s
      where s.partition_id = part.partition_id and s.base_offset < next_offset and next_offset < s.end_offset

@@ -15,7 +15,7 @@ declare
     bytes bigint;
 begin
     select p.* into part from pgq.partition p where p.partition_id = _segment_width.partition_id;
-    next_offset := coalesce(pg_sequence_last_value(part.sequence), -1) + 1;
+    next_offset := pgq._next_offset(part.sequence);
     select s.base_offset, s.end_offset, s.end_offset - s.base_offset as width into last
       from pgq.segment s
      where s.partition_id = _segment_width.partition_id and s.base_offset < base

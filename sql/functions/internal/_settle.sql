@@ -25,9 +25,9 @@ begin
     if high_watermark > "offset" then
         next_offset := coalesce(pgq._first_offset(partition_id, "offset", high_watermark), high_watermark);
         perform pgq._flush_wal();
-    elsif "offset" > coalesce(pg_sequence_last_value(part.sequence), -1) + 1 then
+    elsif "offset" > pgq._next_offset(part.sequence) then
         perform pgq._raise_offset_out_of_range(partition_id, "offset", part.log_start_offset,
-                                               coalesce(pg_sequence_last_value(part.sequence), -1) + 1);
+                                               pgq._next_offset(part.sequence));
     end if;
     -- last, with a later snapshot than the rows: else deleted records would pass for rolled-back ones
     select p.log_start_offset into start_offset from pgq.partition p where p.partition_id = _settle.partition_id;

@@ -10,7 +10,7 @@ declare
     mark text := ',' || partition_id || ',';
 begin
     if coalesce(strpos(current_setting('pgq.append', true), mark), 0) = 0 then
-        perform pg_advisory_xact_lock_shared(pgq._append_key(partition_id, coalesce(pg_sequence_last_value(sequence), -1) + 1));
+        perform pg_advisory_xact_lock_shared(pgq._append_key(partition_id, pgq._next_offset(sequence)));
         perform set_config('pgq.append', concat(current_setting('pgq.append', true), mark), true);
     end if;
     return nextval(sequence);
