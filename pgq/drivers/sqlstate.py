@@ -21,7 +21,7 @@ def translate(error: BaseException, *, connecting: bool = False) -> errors.PgqEr
         and not error.sqlstate
     ):
         return errors.InvalidRequestError(str(error))  # a mistake on this side of the wire
-    if isinstance(error, asyncpg.DataError) and not isinstance(error, asyncpg.PostgresError):
+    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
         return errors.InvalidRequestError(str(error))
     if isinstance(error, UnicodeEncodeError):
         return errors.InvalidRequestError(f"text that the connection's encoding cannot hold: {error}")

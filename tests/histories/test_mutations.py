@@ -51,10 +51,11 @@ def test_no_watermark(dsn: str, batch: bool, rule: type[Rule], mutated: bool) ->
 # (b) the APPEND lock comes before the offsets
 
 PRODUCE_LOCK = (
-    r"(pg_advisory_xact_lock_shared\(.*?1099511627775\)\) is not null"
-    r" and set_config\('pgq\.append', concat\(current_setting\('pgq\.append', true\), %\d+\$s\), true\) is not null)"
+    r"(pg_catalog\.pg_advisory_xact_lock_shared\(.*?1099511627775\)\) is not null"
+    r" and pg_catalog\.set_config\('pgq\.append', pg_catalog\.concat\(pg_catalog\.current_setting\('pgq\.append', true\),"
+    r" %\d+\$s\), true\) is not null)"
 )
-PRODUCE_TAKE = r"(then nextval\(%\d+\$s\) end;)"
+PRODUCE_TAKE = r"(then pg_catalog\.nextval\(%\d+\$s\) end;)"
 BATCH_LOCK = r"""
     (if coalesce\(strpos\(current_setting\('pgq\.append', true\), mark\), 0\) = 0 then
         perform pg_advisory_xact_lock_shared\(.*\);
@@ -97,7 +98,10 @@ def test_lock_after_the_offsets(dsn: str, batch: bool, rule: type[Rule], mutated
 
 # (c) "once a transaction" is remembered in a setting that is local to it
 
-MARK = r"(set_config\('pgq\.append', concat\(current_setting\('pgq\.append', true\), [^)]*\)), true\)"
+MARK = (
+    r"(set_config\('pgq\.append', (?:pg_catalog\.)?concat\("
+    r"(?:pg_catalog\.)?current_setting\('pgq\.append', true\), [^)]*\)), true\)"
+)
 MARK_STAYS = {
     batch: Edit(file, MARK, r"\1, false)")
     for batch, file in ((False, "_define_produce.sql"), (True, "begin_append.sql"))
