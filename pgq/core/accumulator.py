@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pgq.core.copy import Row
+from pgq.core.metadata import TopicMetadata
 
 MAX_PARTITIONS = 100
 """Partitions in one transaction: each takes three locks of a table that all sessions share."""
@@ -37,24 +38,15 @@ class PartitionBatch:
 class Batch:
     """Records that are flushed together. `done` is the shell's event: set when all of them succeeded or failed."""
 
-    __slots__ = ("callbacks", "done", "due_at", "parts", "records", "size")
+    __slots__ = ("callbacks", "done", "due_at", "parts", "size")
 
     def __init__(self, done: Any, due_at: float) -> None:
         self.done = done
         self.due_at = due_at
         self.size = 0
-        self.records = 0
-        self.parts: dict[tuple[int, int], PartitionBatch] = {}
+        self.parts: dict[int, PartitionBatch] = {}
+        """By partition_id."""
         self.callbacks: list[Callable[[], object]] | None = []
-
-    def append(self, part: PartitionBatch, row: Row, size: int) -> int:
-        """Add a record to one of the batch's partitions and return its place there."""
-        part.rows.append(row)
-        if row[3]:
-            part.has_headers = True
-        self.size += size
-        self.records += 1
-        return len(part.rows) - 1
 
     def when_done(self, callback: Callable[[], object]) -> bool:
         """Have it called back when the batch is done; return False, and never call, if it is already."""
@@ -93,30 +85,32 @@ class Accumulator:
         self.bytes = 0
         """Bytes of all records that are buffered or being flushed."""
 
-    def add(
-        self, topic: str, topic_id: int, partition: int, row: Row, size: int
-    ) -> tuple[Batch, PartitionBatch, int, bool]:
+    def add(self, known: TopicMetadata, partition: int, row: Row, size: int) -> tuple[Batch, PartitionBatch, int, bool]:
         """Buffer a record; return its batch, its part, its place there, and whether the sender must look."""
-        size += RECORD_OVERHEAD
         batch = self._growing
         wake = False
         if batch is None:
             batch = self._growing = Batch(self._new_event(), self._clock() + self._linger_s)
             self._batches.append(batch)
             wake = True
-        key = (topic_id, partition)
-        part = batch.parts.get(key)
+        partition_id = known.partition_ids[partition]
+        part = batch.parts.get(partition_id)
         if part is None:
             if len(batch.parts) == MAX_PARTITIONS:
                 self._growing = None
-                return (*self.add(topic, topic_id, partition, row, size - RECORD_OVERHEAD)[:3], True)
-            part = batch.parts[key] = PartitionBatch(topic, topic_id, partition)
-        index = batch.append(part, row, size)
+                return (*self.add(known, partition, row, size)[:3], True)
+            part = batch.parts[partition_id] = PartitionBatch(known.topic, known.topic_id, partition)
+        size += RECORD_OVERHEAD
+        rows = part.rows
+        rows.append(row)
+        if row[3]:
+            part.has_headers = True
+        batch.size += size
         self.bytes += size
         if batch.size >= self._batch_size:
             self._growing = None
             wake = True
-        return batch, part, index, wake
+        return batch, part, len(rows) - 1, wake
 
     def force(self) -> list[Batch]:
         """Let the growing batch grow no more; return all batches that are not done."""

@@ -26,15 +26,15 @@ def murmur2(key: bytes) -> int:
     return result - 0x1_0000_0000 if result & 0x8000_0000 else result
 
 
-_murmur2_cached = lru_cache(maxsize=65_536)(murmur2)
-
-
 def partition_for_key(key: bytes, partitions: int) -> int:
-    """Return the partition of a key: as Kafka's Java client, and as pgq.partition_for_key in SQL.
+    """Return the partition of a key: as Kafka's Java client, and as pgq.partition_for_key in SQL."""
+    return (murmur2(key) & 0x7FFF_FFFF) % partitions
 
-    Hashes of short keys are remembered: hot keys cost nothing.
-    """
-    return ((_murmur2_cached(key) if len(key) <= 64 else murmur2(key)) & 0x7FFF_FFFF) % partitions
+
+partition_for_short_key = lru_cache(maxsize=65_536)(partition_for_key)
+"""The same for keys of up to SHORT_KEY bytes: remembered, so that hot keys cost nothing."""
+
+SHORT_KEY = 64
 
 
 def check_partition(topic: str, partition: int, partitions: int) -> int:

@@ -13,7 +13,7 @@ from pgq import errors
 from pgq.core import copy, statements
 from pgq.core.accumulator import Accumulator, Batch, PartitionBatch
 from pgq.core.metadata import TopicMetadata
-from pgq.core.partitioner import check_partition, partition_for_key
+from pgq.core.partitioner import SHORT_KEY, check_partition, partition_for_key, partition_for_short_key
 from pgq.drivers import psycopg as driver
 from pgq.drivers.threads import Delivery, Event, Lock, Mutex, Worker, logger
 from pgq.serde import size_of, to_bytes, to_headers
@@ -157,7 +157,8 @@ class Producer(Client):
         if partition is not None:
             check_partition(topic, partition, len(known.partition_ids))
         elif key is not None:
-            partition = partition_for_key(key, len(known.partition_ids))
+            find = partition_for_short_key if len(key) <= SHORT_KEY else partition_for_key
+            partition = find(key, len(known.partition_ids))
         else:
             partition = self._sticky.get(topic, 0) % len(known.partition_ids)
         if self._accumulator.bytes >= self._buffer_memory:
@@ -166,7 +167,7 @@ class Producer(Client):
             if self._stopping:
                 raise errors.IllegalStateError("the producer is closed: make a new one")
             batch, part, index, wake = self._accumulator.add(
-                topic, known.topic_id, partition, (timestamp_ms, key, value, header_tuple), size
+                known, partition, (timestamp_ms, key, value, header_tuple), size
             )
         if wake:
             self._wake.set()

@@ -11,6 +11,7 @@ create or replace function pgq.begin_append(topic_ids int[], partitions int[], c
 returns table (topic_id int, partition int, partition_id int, offsets bigint[], upkeep_due boolean)
 language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
@@ -28,7 +29,9 @@ begin
         found_partitions := found_partitions + 1;
         mark := ',' || part.partition_id || ',';
         if coalesce(strpos(current_setting('pgq.append', true), mark), 0) = 0 then
-            perform pg_advisory_xact_lock_shared(pgq._append_key(part.partition_id, pgq._next_offset(part.sequence)));
+            -- pgq._append_key and pgq._next_offset, written out: a flush touches up to 100 partitions
+            perform pg_advisory_xact_lock_shared((23::bigint << 58) | (part.partition_id::bigint << 40)
+                                                 | ((coalesce(pg_sequence_last_value(part.sequence), -1) + 1) & 1099511627775));
             perform set_config('pgq.append', concat(current_setting('pgq.append', true), mark), true);
         end if;
         offsets := array(select nextval(part.sequence) from generate_series(1, part.count));
