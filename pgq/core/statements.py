@@ -43,13 +43,10 @@ DELETE_RECORDS = "select pgq.delete_records($1::text, $2::int4, $3::int8)"
 _FETCH_WINDOW = (
     'select "offset", (date_part(\'epoch\', "timestamp") * 1000)::int8, key, value, header_keys, header_values, codec'
     ' from pgq_log.t{:d}_p{:d} where "offset" >= $1::int8 and "offset" < $2::int8'
-    ' and "offset" >= (select log_start_offset from pgq.partition where partition_id = {:d}) order by "offset"'
+    ' order by "offset"'
 )
 
 
-def fetch_window(topic_id: int, partition: int, partition_id: int) -> str:
-    """Return the SELECT of a window of offsets, both bounds given: with one, every segment would be locked.
-
-    A record below the log start is missing, even where its segment is still there.
-    """
-    return _FETCH_WINDOW.format(topic_id, partition, partition_id)
+def fetch_window(topic_id: int, partition: int) -> str:
+    """Return the SELECT of a window of offsets, both bounds given: with one, every segment would be locked."""
+    return _FETCH_WINDOW.format(topic_id, partition)

@@ -18,6 +18,8 @@ from pgq.sync.client import Client
 from pgq.types import ConsumerRecord, Deserializer, OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 
 _IDLE_FIRST_S, _IDLE_LAST_S = 0.001, 0.1
+_ASK_EVERY_S = 0.1
+"""How long a full window is taken for a sign that more is there, without a look at log start and log end."""
 _RESETS = ("earliest", "latest", "none")
 
 Offsets = Mapping[TopicPartition, int | OffsetAndMetadata]
@@ -70,6 +72,7 @@ class Consumer(Client):
         self._assignment = Assignment()
         self._buffer: deque[ConsumerRecord] = deque()
         self._idle_s = _IDLE_FIRST_S
+        self._asked_at = 0.0
 
     def start(self) -> None:
         """Connect, and assign the partitions of the topics that the consumer was made with.
@@ -311,7 +314,7 @@ class Consumer(Client):
                 f"unknown partition {partition} of topic {topic!r}: it has partitions 0 to {len(partition_ids) - 1}"
             )
         id_ = partition_ids[partition]
-        return PartitionState(tp, id_, statements.fetch_window(topic_id, partition, id_))
+        return PartitionState(tp, id_, statements.fetch_window(topic_id, partition))
 
     def _assign(self, partitions: list[TopicPartition]) -> None:
         self._assignment.replace([self._make_state(tp, known=False) for tp in partitions])
@@ -388,13 +391,16 @@ class Consumer(Client):
     def _read_all(
         self, result: dict[TopicPartition, list[ConsumerRecord]], states: list[PartitionState], limit: int
     ) -> None:
-        for state in [s for s in states if s.more]:
-            if limit > 0:
-                limit -= self._read_into(result, state, limit)
-        rest = [s for s in states if not s.more and s.tp not in result]
-        if limit > 0 and rest:
-            rows = self._fetch(statements.PARTITION_OFFSETS, [s.partition_id for s in rest])
-            for state, (log_start, log_end) in zip(rest, rows, strict=True):
+        now = time.monotonic()
+        if now - self._asked_at < _ASK_EVERY_S:
+            for state in [s for s in states if s.more]:
+                if limit > 0:
+                    limit -= self._read_into(result, state, limit)
+            states = [s for s in states if not s.more and s.tp not in result]
+        if limit > 0 and states:
+            self._asked_at = now
+            rows = self._fetch(statements.PARTITION_OFFSETS, [s.partition_id for s in states])
+            for state, (log_start, log_end) in zip(states, rows, strict=True):
                 if log_start is None:
                     raise errors.UnknownTopicError(f"topic {state.tp.topic!r} was deleted: assign other partitions")
                 if state.position is None or not log_start <= state.position <= log_end:

@@ -80,7 +80,7 @@ async def test_done_callbacks(clients: Clients, topic: str) -> None:
 
 
 async def test_done_callback_that_raises_hurts_nobody(clients: Clients, topic: str) -> None:
-    """Real bug while it fails: the error ends the worker, and every later record waits for ever."""
+    """Else every later record would wait for ever for a worker that has ended."""
 
     def fail(_: Any) -> None:
         raise RuntimeError("the application's mistake")
@@ -299,13 +299,14 @@ async def test_closed_producer_refuses(clients: Clients, topic: str, known: bool
     if known:
         await producer.send(topic, b"v")
     await producer.close()
+    # Real bug while `known` fails: a closed producer answers partitions_for from memory.
     for call_ in (lambda: producer.send(topic, b"v"), lambda: producer.partitions_for(topic), producer.start):
         with pytest.raises(errors.IllegalStateError):
             await call_()
 
 
 async def test_first_sends_from_many_at_once(clients: Clients, conn: Connection, wide_topic: str) -> None:
-    """Real bug while it fails: without a context manager each of the first senders starts a worker of its own."""
+    """Without a context manager the first of them starts the worker, and only one."""
     producer = clients.producer(linger_ms=0)
     futures = await asyncio.gather(*(producer.send(wide_topic, b"%d" % i, partition=i % 3) for i in range(24)))
     await until(lambda: all(future.done() for future in futures))

@@ -109,7 +109,7 @@ def test_offset_out_of_range_is_refused(conn: Connection, topic: str, fill: Fill
 
 
 def test_greatest_offset_of_all_is_refused(conn: Connection, topic: str) -> None:
-    """Real bug while it fails with 22003: offset + max_records overflows before the range is looked at."""
+    """Offset + max_records is beyond a bigint."""
     with refused("PQ008"):
         offsets(conn, topic, 2**63 - 1)
 

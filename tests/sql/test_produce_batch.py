@@ -125,7 +125,7 @@ def test_what_is_refused(conn: Connection, wide_topic: str, arguments: dict[str,
 
 @pytest.mark.parametrize("headers", [["a"], "a", 1])
 def test_headers_must_be_objects(conn: Connection, topic: str, headers: Any) -> None:
-    """Real bug while it fails with 22023: an error that pgq.produce_batch does not promise."""
+    """By the SQLSTATE that pgq.produce_batch promises."""
     with refused("PQ018"):
         call(conn, "produce_batch", topic=topic, values=[b"v"], headers=[Jsonb(headers)])
 
@@ -151,14 +151,14 @@ def test_a_record_that_only_looks_too_large_is_accepted(conn: Connection, make_t
 
 
 def test_arrays_that_do_not_begin_at_one(conn: Connection, topic: str) -> None:
-    """Real bug while it fails: elements are taken by subscript, so that one is lost and a null takes its place."""
+    """PostgreSQL's arrays may begin anywhere; taken by subscript from 1 on, elements would be lost."""
     call(conn, "produce_batch", topic=topic, values="[0:1]={a,b}", keys="[5:6]={k,l}")
     assert rows(conn, "select key, value from pgq.fetch(%s, 0, 0)", topic) == [(b"k", b"a"), (b"l", b"b")]
 
 
 @pytest.mark.parametrize("arguments", [{"values": "{{a,b},{c,d}}"}, {"values": "{a,b}", "keys": "{{k},{l}}"}])
 def test_nested_arrays_are_refused(conn: Connection, topic: str, arguments: dict[str, str]) -> None:
-    """Real bug while it fails: the elements of nested arrays are stored as nulls."""
+    """Taken by one subscript their elements are nulls."""
     with refused("PQ018"):
         call(conn, "produce_batch", topic=topic, **arguments)
 

@@ -46,7 +46,7 @@ def test_headers(conn: Connection, topic: str, headers: Any, stored: dict[str, b
 
 @pytest.mark.parametrize("headers", [["a"], "a", 1, [["a", "b"]]])
 def test_headers_must_be_an_object(conn: Connection, topic: str, headers: Any) -> None:
-    """Real bug while it fails with 22023: the header of produce_json promises the errors of pgq.produce."""
+    """By the SQLSTATE that pgq.produce promises."""
     with refused("PQ018"):
         call(conn, "produce_json", topic=topic, value=Jsonb(1), headers=Jsonb(headers))
 

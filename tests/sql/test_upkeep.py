@@ -34,12 +34,15 @@ def append(conn: Connection, count: int, size: int = 1) -> None:
     topic_id = value(conn, "select topic_id from pgq.topic")
     chunks = -(-size // 32)
     with conn.transaction():
+        offsets = value(
+            conn, "select offsets from pgq.begin_append(array[%s]::int[], '{0}', array[%s]::int[])", topic_id, count
+        )
         conn.execute(
             f'insert into pgq_log.t{topic_id} (partition, "offset", "timestamp", value)'
             " select 0, o, now(), (select substr(string_agg(sha256((o || ':' || i)::bytea), ''), 1, %s)"
-            " from generate_series(1, %s) i)"
-            " from pgq.begin_append(array[%s]::int[], '{0}', array[%s]::int[]) a, unnest(a.offsets) o",
-            [size, chunks, topic_id, count],
+            "                        from generate_series(1, %s) i)"
+            "   from unnest(%s::bigint[]) o",
+            [size, chunks, offsets],
         )
 
 

@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
-from pgq.core.accumulator import MAX_PARTITIONS, RECORD_OVERHEAD, Accumulator
+from pgq.core.accumulator import MAX_PARTITIONS, RECORD_OVERHEAD, Accumulator, Batch, PartitionBatch
 from pgq.core.copy import Row
+from pgq.core.metadata import TopicMetadata
 
 LINGER_S = 5.0
 
@@ -32,6 +33,15 @@ def row(value: bytes = b"") -> Row:
     return (0, None, value, ())
 
 
+def add(
+    buffer: Accumulator, topic_id: int, partition: int, size: int, record: Row = (0, None, b"", ())
+) -> tuple[Batch, PartitionBatch, int, bool]:
+    """Buffer a record; partition 7 of topic 2 has the id 2007."""
+    partition_ids = tuple(range(topic_id * 1000, topic_id * 1000 + 1000))
+    known = TopicMetadata(f"topic {topic_id}", topic_id, partition_ids, 1_048_576, 0.0)
+    return buffer.add(known, partition, record, size)
+
+
 def test_nothing_is_ready_when_nothing_is_buffered() -> None:
     assert accumulator().wait_s(0) is None
     assert accumulator().force() == []
@@ -40,11 +50,11 @@ def test_nothing_is_ready_when_nothing_is_buffered() -> None:
 def test_batch_is_ready_when_due(clock: Clock) -> None:
     buffer = accumulator(clock=clock)
     clock.now = 100
-    batch, _, _, wake = buffer.add("t", 1, 0, row(), 10)
+    batch, _, _, wake = add(buffer, 1, 0, 10)
     assert wake, "the sender has to know when the first record is due"
     assert buffer.wait_s(101) == LINGER_S - 1
     clock.now = 103
-    assert not buffer.add("t", 1, 0, row(), 10)[3]
+    assert not add(buffer, 1, 0, 10)[3]
     assert buffer.wait_s(104) == LINGER_S - 4, "a later record does not postpone it"
     assert buffer.wait_s(106) == 0
     assert buffer.first() is batch
@@ -52,28 +62,28 @@ def test_batch_is_ready_when_due(clock: Clock) -> None:
 
 def test_batch_is_ready_when_full() -> None:
     buffer = accumulator(batch_size=2 * (400 + RECORD_OVERHEAD))
-    first, _, _, _ = buffer.add("t", 1, 0, row(), 400)
+    first, _, _, _ = add(buffer, 1, 0, 400)
     assert buffer.wait_s(0) == LINGER_S
-    assert buffer.add("t", 1, 0, row(), 400)[3]
+    assert add(buffer, 1, 0, 400)[3]
     assert buffer.wait_s(0) == 0
-    second, _, _, _ = buffer.add("t", 1, 0, row(), 400)
+    second, _, _, _ = add(buffer, 1, 0, 400)
     assert second is not first
     assert buffer.first() is first
 
 
 def test_batch_is_ready_when_forced() -> None:
     buffer = accumulator()
-    batch, _, _, _ = buffer.add("t", 1, 0, row(), 10)
+    batch, _, _, _ = add(buffer, 1, 0, 10)
     assert buffer.force() == [batch]
     assert buffer.wait_s(0) == 0
-    assert buffer.add("t", 1, 0, row(), 10)[0] is not batch
+    assert add(buffer, 1, 0, 10)[0] is not batch
 
 
 def test_batch_that_is_being_flushed_grows_no_more() -> None:
     buffer = accumulator()
-    batch, _, _, _ = buffer.add("t", 1, 0, row(), 10)
+    batch, _, _, _ = add(buffer, 1, 0, 10)
     assert buffer.first() is batch
-    later, _, _, _ = buffer.add("t", 1, 0, row(), 10)
+    later, _, _, _ = add(buffer, 1, 0, 10)
     assert later is not batch
     assert buffer.force() == [batch, later], "a flush waits for both"
 
@@ -82,10 +92,10 @@ def test_records_of_a_partition_keep_their_order() -> None:
     buffer = accumulator(batch_size=10_000)
     places = {}
     for i in range(30):
-        _, part, index, _ = buffer.add("t", 1, i % 3, row(b"%d" % i), 1)
+        _, part, index, _ = add(buffer, 1, i % 3, 1, row(b"%d" % i))
         places[i] = (part.partition, index)
     (batch,) = buffer.force()
-    assert [[r[2] for r in batch.parts[1, p].rows] for p in range(3)] == [
+    assert [[r[2] for r in batch.parts[1000 + p].rows] for p in range(3)] == [
         [b"%d" % i for i in range(p, 30, 3)] for p in range(3)
     ]
     assert places[7] == (1, 2)
@@ -94,19 +104,19 @@ def test_records_of_a_partition_keep_their_order() -> None:
 def test_a_batch_has_a_bounded_number_of_partitions() -> None:
     buffer = accumulator(batch_size=1_000_000)
     for i in range(MAX_PARTITIONS):
-        buffer.add("t", 1 + i % 3, i, row(), 10)
-    batch, part, index, wake = buffer.add("u", 9, 0, row(), 10)
+        add(buffer, 1 + i % 3, i, 10)
+    batch, part, index, wake = add(buffer, 9, 0, 10)
     first, second = buffer.force()
     assert (len(first.parts), len(second.parts)) == (MAX_PARTITIONS, 1)
-    assert (batch, part, index, wake) == (second, second.parts[9, 0], 0, True)
+    assert (batch, part, index, wake) == (second, second.parts[9000], 0, True)
     assert buffer.bytes == (MAX_PARTITIONS + 1) * (10 + RECORD_OVERHEAD)
 
 
 def test_bytes_are_counted_until_the_batch_is_done() -> None:
     buffer = accumulator()
-    batch, _, _, _ = buffer.add("t", 1, 0, row(), 10)
+    batch, _, _, _ = add(buffer, 1, 0, 10)
     assert buffer.first() is batch
-    buffer.add("t", 1, 0, row(), 20)
+    add(buffer, 1, 0, 20)
     assert buffer.bytes == 30 + 2 * RECORD_OVERHEAD
     buffer.remove(batch)
     assert buffer.bytes == 20 + RECORD_OVERHEAD
@@ -114,6 +124,6 @@ def test_bytes_are_counted_until_the_batch_is_done() -> None:
 
 def test_headers_are_noted() -> None:
     buffer = accumulator()
-    _, plain, _, _ = buffer.add("t", 1, 0, row(), 10)
-    _, headed, _, _ = buffer.add("t", 1, 1, (0, None, None, (("h", None),)), 10)
+    _, plain, _, _ = add(buffer, 1, 0, 10)
+    _, headed, _, _ = add(buffer, 1, 1, 10, (0, None, None, (("h", None),)))
     assert (plain.has_headers, headed.has_headers) == (False, True)

@@ -83,7 +83,13 @@ def test_an_error_of_a_driver_is_known_by_its_sqlstate(
     assert caught.value.__cause__ is original
 
 
-def test_a_mistake_of_the_caller_is_not_translated() -> None:
-    assert translate(ValueError("x")) is None
-    assert translate(KeyError("x")) is None
-    assert translate(psycopg.ProgrammingError("a mistake before the wire")) is None
+def test_a_mistake_of_the_caller_is_known_as_one() -> None:
+    assert isinstance(translate(psycopg.ProgrammingError("a mistake before the wire")), errors.InvalidRequestError)
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), RuntimeError("x")])
+def test_what_comes_from_no_driver_is_left_alone(error: Exception) -> None:
+    assert translate(error) is None
+    with pytest.raises(type(error)) as caught, translating():
+        raise error
+    assert caught.value is error

@@ -15,9 +15,16 @@ from pgq.types import RecordMetadata
 def delivery(done: threading.Event) -> tuple[Batch, Delivery]:
     batch = Batch(done, 0)
     part = PartitionBatch("t", 1, 2)
-    batch.append(part, (1000, None, b"v", ()), 1)
+    part.rows.append((1000, None, b"v", ()))
     part.offsets = (7,)
     return batch, Delivery(batch, part, 0)
+
+
+def finish(batch: Batch) -> None:
+    """End a batch as the sender does."""
+    batch.done.set()
+    for callback in batch.take_callbacks():
+        callback()
 
 
 def test_result() -> None:
@@ -27,7 +34,7 @@ def test_result() -> None:
         future.result(timeout=0)
     with pytest.raises(errors.RequestTimedOutError):
         future.exception(timeout=0)
-    batch.finish()
+    finish(batch)
     assert future.done()
     assert future.result() == RecordMetadata("t", 2, 7, 1000)
     assert future.exception() is None
@@ -38,13 +45,13 @@ def test_callback_before_the_flush() -> None:
     called: list[Delivery] = []
     future.add_done_callback(called.append)
     assert called == []
-    batch.finish()
+    finish(batch)
     assert called == [future]
 
 
 def test_callback_after_the_flush() -> None:
     batch, future = delivery(threading.Event())
-    batch.finish()
+    finish(batch)
     called: list[Delivery] = []
     future.add_done_callback(called.append)
     assert called == [future]
@@ -52,19 +59,21 @@ def test_callback_after_the_flush() -> None:
 
 def test_callback_while_the_batch_is_finished_by_the_sender() -> None:
     """The sender finishes the batch at the moment at which the application adds its callback."""
+    together = threading.Barrier(2)
+    races = 500
 
-    class FinishedWhenAsked(threading.Event):
-        asked = False
+    def send(batches: list[Batch]) -> None:
+        for batch in batches:
+            together.wait(10)
+            finish(batch)
 
-        def is_set(self) -> bool:
-            if not self.asked:
-                self.asked = True
-                sender = threading.Thread(target=batch.finish)
-                sender.start()
-                sender.join(1)
-            return super().is_set()
-
-    batch, future = delivery(FinishedWhenAsked())
+    pairs = [delivery(threading.Event()) for _ in range(races)]
+    sender = threading.Thread(target=send, args=[[batch for batch, _ in pairs]])
+    sender.start()
     called: list[Delivery] = []
-    future.add_done_callback(called.append)
-    assert called == [future]
+    for _, future in pairs:
+        together.wait(10)
+        future.add_done_callback(called.append)
+    sender.join()
+    assert len(called) == races
+    assert len({id(future) for future in called}) == races
