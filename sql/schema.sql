@@ -290,6 +290,7 @@ revoke execute on function pgq.alter_topic_config(text,jsonb) from public;
 create function pgq.begin_append(topic_ids integer[], partitions integer[], counts integer[])
     returns TABLE(topic_id integer, partition integer, partition_id integer, offsets bigint[], upkeep_due boolean)
     language plpgsql volatile security definer
+    set plan_cache_mode = force_generic_plan
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.begin_append(integer[],integer[],integer[]) from public;
 

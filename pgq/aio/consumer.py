@@ -113,8 +113,9 @@ class AsyncConsumer(AsyncClient):
         limit = self._max_poll_records if max_records is None else max_records
         if limit < 1:
             raise errors.InvalidRequestError(f"max_records must be 1 or more, not {limit}")
-        if self._buffer:
-            return self._take_buffered(set(partitions), limit)
+        buffered = self._take_buffered(set(partitions), limit) if self._buffer else None
+        if buffered:
+            return buffered
         deadline = time.monotonic() + timeout_ms / 1000
         while True:
             result = await self._poll(set(partitions), limit)
@@ -392,27 +393,38 @@ class AsyncConsumer(AsyncClient):
         self, result: dict[TopicPartition, list[ConsumerRecord]], states: list[PartitionState], limit: int
     ) -> None:
         now = time.monotonic()
-        if now - self._asked_at < _ASK_EVERY_S:
-            for state in [s for s in states if s.more]:
-                if limit > 0:
-                    limit -= await self._read_into(result, state, limit)
-            states = [s for s in states if not s.more and s.tp not in result]
-        if limit > 0 and states:
-            self._asked_at = now
-            rows = await self._fetch(statements.PARTITION_OFFSETS, [s.partition_id for s in states])
-            for state, (log_start, log_end) in zip(states, rows, strict=True):
-                if log_start is None:
-                    raise errors.UnknownTopicError(f"topic {state.tp.topic!r} was deleted: assign other partitions")
-                if state.position is None or not log_start <= state.position <= log_end:
-                    await self._reset(
-                        state,
-                        errors.OffsetOutOfRangeError(
-                            f"position {state.position} of {state.tp} is out of range {log_start} to {log_end}:"
-                            " seek to another offset"
-                        ),
-                    )
-                elif state.position < log_end and limit > 0:
-                    limit -= await self._read_into(result, state, limit)
+        if now - self._asked_at > _ASK_EVERY_S:
+            for state in states:
+                state.more = False
+        log_ends: dict[TopicPartition, int] | None = None
+        for state in states:
+            if limit <= 0:
+                return
+            if not state.more:
+                if log_ends is None:
+                    self._asked_at = now
+                    log_ends = await self._look([s for s in states if not s.more])
+                if state.position is None or state.position >= log_ends.get(state.tp, 0):
+                    continue
+            limit -= await self._read_into(result, state, limit)
+
+    async def _look(self, states: list[PartitionState]) -> dict[TopicPartition, int]:
+        """Return the log ends of some partitions; give new positions to those that are out of range."""
+        rows = await self._fetch(statements.PARTITION_OFFSETS, [s.partition_id for s in states])
+        log_ends: dict[TopicPartition, int] = {}
+        for state, (log_start, log_end) in zip(states, rows, strict=True):
+            if log_start is None:
+                raise errors.UnknownTopicError(f"topic {state.tp.topic!r} was deleted: assign other partitions")
+            log_ends[state.tp] = log_end
+            if state.position is None or not log_start <= state.position <= log_end:
+                await self._reset(
+                    state,
+                    errors.OffsetOutOfRangeError(
+                        f"position {state.position} of {state.tp} is out of range {log_start} to {log_end}:"
+                        " seek to another offset"
+                    ),
+                )
+        return log_ends
 
     async def _read_into(
         self, result: dict[TopicPartition, list[ConsumerRecord]], state: PartitionState, limit: int

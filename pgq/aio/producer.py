@@ -171,17 +171,21 @@ class AsyncProducer(AsyncClient):
             self._wake.set()
         return Delivery(batch, part, index)
 
-    async def flush(self) -> None:
-        """Wait until everything sent so far is appended.
+    async def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything sent so far is appended, at most timeout seconds.
 
         Raises:
+            RequestTimedOutError: the time is up; what was sent may still be appended.
             PgqError: the first error of a record sent since the last flush. The records' futures say which.
         """
         with self._lock:
             batches = self._accumulator.force()
         self._wake.set()
+        deadline = None if timeout is None else time.monotonic() + timeout
         for batch in batches:
-            await batch.done.wait()
+            await batch.done.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            if not batch.done.is_set():
+                raise errors.RequestTimedOutError(f"not flushed within {timeout} s; it may still be appended")
         error, self._first_error = self._first_error, None
         if error is not None:
             raise error
@@ -216,6 +220,8 @@ class AsyncProducer(AsyncClient):
         Raises:
             UnknownTopicError
         """
+        if self._closed:
+            raise errors.IllegalStateError("the producer is closed: make a new one")
         return set(range(len((self._topics.get(topic) or await self._metadata(topic)).partition_ids)))
 
     async def _wait_for_room(self) -> None:

@@ -48,7 +48,7 @@ begin
     end loop;
     if found_partitions is distinct from cardinality(topic_ids) then
         raise exception 'a partition to append to does not exist (any more)'
-            using errcode = 'PQ002', hint = 'The topic was deleted, or partitions were named twice.';
+            using errcode = 'PQ002', hint = 'The topic was deleted, perhaps made again: ask for its id once more.';
     end if;
 end
 $$;

@@ -13,6 +13,8 @@ declare
     id int := pgq._topic_id(name);
     part record;
 begin
+    perform from pgq.topic t where t.topic_id = id for update;
+    perform pgq._topic_id(name);  -- of two that delete, one waited
     -- sequences first, as appends lock them: waits for those that have taken offsets, and rewrites nothing
     for part in select p.sequence from pgq.partition p where p.topic_id = id order by p.partition_id loop
         execute format('alter sequence %s owned by none', part.sequence);

@@ -11,6 +11,9 @@ declare
     part pgq.partition := pgq._partition(topic, partition);
 begin
     perform pgq._check_leader();
+    if "timestamp" is null then
+        return null;
+    end if;
     return pgq._first_offset(part.partition_id, part.log_start_offset,
                              pgq._high_watermark(part.partition_id, part.sequence), "timestamp");
 end

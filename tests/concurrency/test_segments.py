@@ -45,7 +45,7 @@ def full_segment(conn: Connection) -> None:
 
 @pytest.mark.parametrize("isolation", ISOLATION_LEVELS)
 def test_ten_sessions_make_a_segment_inline_at_once(conn: Connection, connect: Connect, isolation: str) -> None:
-    """Real bug while serializable fails with 40001: all read pgq.segment, and ATTACH PARTITION reads the new segment."""
+    """Real bug while serializable fails with 40001: each of them both reads and writes what others do."""
     take_offsets(conn, 4096)
     together = Barrier(10)
 

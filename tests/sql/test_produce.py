@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pgq.core.partitioner import partition_for_key
-from tests.plugins.sessions import ISOLATION_LEVELS, Connection, call, refused, rows, value
+from tests.plugins.sessions import ISOLATION_LEVELS, Connection, call, eventually, refused, rows, value
 
 from .conftest import MakeTopic
 
@@ -347,6 +347,6 @@ def test_produce_is_the_same_from_plpgsql_and_in_one_statement_for_many(conn: Co
 def test_timestamps_are_not_those_of_the_transactions_start(conn: Connection, topic: str) -> None:
     with conn.transaction():
         started = value(conn, "select now()")
-        conn.execute("select pg_sleep(0.01)")
+        eventually(lambda: bool(value(conn, "select clock_timestamp() > now() + interval '10 ms'")))
         call(conn, "produce", topic=topic, value=b"v")
     assert only_record(conn, topic)["timestamp"] >= started + timedelta(milliseconds=9)

@@ -60,14 +60,15 @@ $procedure$,
         case when one then 'partition := coalesce(partition, 0);'
              else format('if partition is null then partition := case when key is null then pg_catalog.floor(pg_catalog.random() * %1$s)::int'
                          ' else pgq.partition_for_key(key, %1$s) end; end if;'
-                         ' id := (%2$L::int[])[partition + 1]; sequence := pg_catalog.to_regclass(%3$L || partition || %4$L);',
+                         ' id := case when partition between 0 and %1$s - 1 then (%2$L::int[])[partition + 1] end;'
+                         ' sequence := pg_catalog.to_regclass(pg_catalog.concat(%3$L, partition, %4$L));',
                          topic.partitions, ids, 'pgq_log.t' || topic_id || '_p', '_offset') end,
         pgq._config_value(topic_id, 'max.message.bytes'),
         topic.partitions - 1,
-        case when one then format('%L', ',' || ids[1] || ',') else $$(',' || id || ',')$$ end,
+        case when one then format('%L', ',' || ids[1] || ',') else $$pg_catalog.concat(',', id, ',')$$ end,
         case when one then pgq._append_key(ids[1], 0)::text else '((23::bigint << 58) | (id::bigint << 40))' end,
         case when one then format('%L::regclass', 'pgq_log.t' || topic_id || '_p0_offset') else 'sequence' end,
-        case when one then format('%L', 'pgq.covered_' || ids[1]) else $$'pgq.covered_' || id$$ end,
+        case when one then format('%L', 'pgq.covered_' || ids[1]) else $$pg_catalog.concat('pgq.covered_', id)$$ end,
         topic.name,
         case when one then ids[1]::text else 'id' end,
         case when one then format('t%s_p0', topic_id) else format('t%s', topic_id) end);

@@ -2,4 +2,4 @@
 create or replace function pgq._produce_procedure(topic text)
 returns text
 language sql immutable
-as $$ select 'pgq_log.produce_' || pg_catalog.md5(topic) $$;
+as $$ select 'pgq_log.produce_' operator(pg_catalog.||) pg_catalog.md5(topic) $$;
