@@ -112,7 +112,7 @@ async def test_iteration_and_getmany_share_one_position(clients: Clients, conn: 
 async def test_getmany_of_a_partition_beside_the_one_that_iteration_read_ahead(
     clients: Clients, conn: Connection, wide_topic: str
 ) -> None:
-    """Real bug while it fails: getmany looks no further than what was read ahead."""
+    """getmany looks further than what was read ahead."""
     fill(conn, wide_topic, 5, partition=0)
     async with clients.consumer(wide_topic) as consumer:
         assert (await consumer.getone()).partition == 0
@@ -160,7 +160,7 @@ async def test_reads_while_written(clients: Clients, topic: str) -> None:
 
 
 async def test_busy_partition_does_not_starve_the_others(clients: Clients, conn: Connection, wide_topic: str) -> None:
-    """Real bug while it fails: a partition whose window was full is read before any other, until it is empty."""
+    """A partition whose window was full is not read before all others until it is empty."""
     fill(conn, wide_topic, 1000, partition=0)
     async with clients.consumer(wide_topic, max_poll_records=10) as consumer:
         await read(consumer, 20)
@@ -171,7 +171,7 @@ async def test_busy_partition_does_not_starve_the_others(clients: Clients, conn:
 
 
 async def test_busy_partitions_take_turns(clients: Clients, conn: Connection, wide_topic: str) -> None:
-    """Real bug while it fails: see above."""
+    """As above."""
     for partition in range(3):
         fill(conn, wide_topic, 200, partition)
     async with clients.consumer(wide_topic, max_poll_records=10) as consumer:

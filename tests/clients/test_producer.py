@@ -299,7 +299,6 @@ async def test_closed_producer_refuses(clients: Clients, topic: str, known: bool
     if known:
         await producer.send(topic, b"v")
     await producer.close()
-    # Real bug while `known` fails: a closed producer answers partitions_for from memory.
     for call_ in (lambda: producer.send(topic, b"v"), lambda: producer.partitions_for(topic), producer.start):
         with pytest.raises(errors.IllegalStateError):
             await call_()

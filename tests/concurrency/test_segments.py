@@ -45,7 +45,7 @@ def full_segment(conn: Connection) -> None:
 
 @pytest.mark.parametrize("isolation", ISOLATION_LEVELS)
 def test_ten_sessions_make_a_segment_inline_at_once(conn: Connection, connect: Connect, isolation: str) -> None:
-    """Real bug while serializable fails with 40001: each of them both reads and writes what others do."""
+    """All levels: a snapshot that is too old to show the segment must not matter."""
     take_offsets(conn, 4096)
     together = Barrier(10)
 
@@ -66,7 +66,7 @@ def test_ten_sessions_make_a_segment_inline_at_once(conn: Connection, connect: C
 def test_ten_sessions_make_a_segment_inline_within_transactions_that_began_before(
     conn: Connection, connect: Connect, isolation: str
 ) -> None:
-    """Every session has its snapshot before the first of them makes the segment. Real bug while it fails: see above."""
+    """Every session has its snapshot before the first of them makes the segment."""
     take_offsets(conn, 4095)
     sessions = [connect() for _ in range(10)]
     for session in sessions:

@@ -52,8 +52,8 @@ def test_no_watermark(dsn: str, batch: bool, rule: type[Rule], mutated: bool) ->
 
 PRODUCE_LOCK = (
     r"(pg_catalog\.pg_advisory_xact_lock_shared\(.*?1099511627775\)\) is not null"
-    r" and pg_catalog\.set_config\('pgq\.append', pg_catalog\.concat\(pg_catalog\.current_setting\('pgq\.append', true\),"
-    r" %\d+\$s\), true\) is not null)"
+    r" and pg_catalog\.set_config\('pgq\.append',"
+    r" pg_catalog\.concat\(pg_catalog\.current_setting\('pgq\.append', true\), %\d+\$s\), true\) is not null)"
 )
 PRODUCE_TAKE = r"(then pg_catalog\.nextval\(%\d+\$s\) end;)"
 BATCH_LOCK = r"""

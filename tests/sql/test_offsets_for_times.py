@@ -43,7 +43,6 @@ def seconds(conn: Connection, topic: str) -> None:
     ],
 )
 def test_first_record_of_that_time_or_later(conn: Connection, timestamp: str | None, offset: int | None) -> None:
-    # Real bug while null fails: it is taken for the beginning of time.
     assert search(conn, timestamp) == offset
 
 

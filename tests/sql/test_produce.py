@@ -157,7 +157,6 @@ def test_unknown_topic_is_refused(conn: Connection, make_topic: MakeTopic, topic
 
 @pytest.mark.parametrize("partition", [-1, 5, 2**31 - 1, -(2**31)])
 def test_unknown_partition_is_refused(conn: Connection, wide_topic: str, partition: int) -> None:
-    # Real bug while 2^31 - 1 fails with 22003: the array of ids is looked into at partition + 1.
     with refused("PQ002"):
         call(conn, "produce", topic=wide_topic, value=b"v", partition=partition)
 
@@ -289,7 +288,6 @@ def test_works_with_an_operator_of_the_same_name_in_the_search_path(conn: Connec
     )
     conn.execute("create operator evil.|| (function = evil.hijack, leftarg = text, rightarg = text)")
     conn.execute("set search_path = evil, pg_catalog")
-    # Real bug while it fails: pgq.produce and what it calls look up || there.
     call(conn, "produce", topic=wide_topic, value=b"v")
 
 

@@ -27,9 +27,13 @@ begin
         execute format('lock table %s in share update exclusive mode', parent);
         if to_regclass(leaf) is null then
             end_offset := base + pgq._segment_width(partition_id, base);
-            execute format('create table %s (like %s, primary key ("offset"))', leaf, parent);
+            -- with a check of its bounds it is attached without a scan, which SERIALIZABLE would hold against its maker
+            execute format('create table %s (like %s, primary key ("offset"), constraint bounds'
+                           ' check (partition = %s and "offset" >= %s and "offset" < %s))',
+                           leaf, parent, part.partition, base, end_offset);
             execute format('create index on %s using brin ("timestamp") with (autosummarize = on)', leaf);
             execute format('alter table %s attach partition %s for values from (%s) to (%s)', parent, leaf, base, end_offset);
+            execute format('alter table %s drop constraint bounds', leaf);
             insert into pgq.segment (partition_id, base_offset, end_offset) values (partition_id, base, end_offset);
             return end_offset;
         end if;
