@@ -28,10 +28,9 @@ begin
     loop
         found_partitions := found_partitions + 1;
         mark := ',' || part.partition_id || ',';
+        -- pgq._append_key and pgq._next_offset, written out: a flush touches up to 100 partitions
         if coalesce(strpos(current_setting('pgq.append', true), mark), 0) = 0 then
-            -- pgq._append_key and pgq._next_offset, written out: a flush touches up to 100 partitions
-            perform pg_advisory_xact_lock_shared((23::bigint << 58) | (part.partition_id::bigint << 40)
-                                                 | ((coalesce(pg_sequence_last_value(part.sequence), -1) + 1) & 1099511627775));
+            perform pg_advisory_xact_lock_shared((23::bigint << 58) | (part.partition_id::bigint << 40) | ((coalesce(pg_sequence_last_value(part.sequence), -1) + 1) & 1099511627775));
             perform set_config('pgq.append', concat(current_setting('pgq.append', true), mark), true);
         end if;
         offsets := array(select nextval(part.sequence) from generate_series(1, part.count));
