@@ -244,6 +244,12 @@ create function pgq._refuse_direct_insert()
     language plpgsql volatile;
 revoke execute on function pgq._refuse_direct_insert() from public;
 
+create function pgq._renew_tree(topic_id integer, partition integer, base bigint)
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._renew_tree(integer,integer,bigint) from public;
+
 create function pgq._roll_segment(partition_id integer, lock_timeout_ms integer DEFAULT 10)
     returns boolean
     language plpgsql volatile security definer
@@ -251,11 +257,29 @@ create function pgq._roll_segment(partition_id integer, lock_timeout_ms integer 
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._roll_segment(integer,integer) from public;
 
+create function pgq._run(partition_id integer, from_offset bigint, to_offset bigint, OUT run_end bigint, OUT window_end bigint)
+    returns record
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._run(integer,bigint,bigint) from public;
+
+create function pgq._segment_at(partition_id integer, "offset" bigint, OUT base_offset bigint, OUT end_offset bigint)
+    returns record
+    language sql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._segment_at(integer,bigint) from public;
+
 create function pgq._segment_width(partition_id integer, base bigint)
     returns bigint
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._segment_width(integer,bigint) from public;
+
+create function pgq._segments_between(partition_id integer, from_offset bigint, to_offset bigint)
+    returns TABLE(relation text, low bigint, high bigint)
+    language sql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._segments_between(integer,bigint,bigint) from public;
 
 create function pgq._settle(partition_id integer, "offset" bigint, OUT next_offset bigint, OUT high_watermark bigint)
     returns record

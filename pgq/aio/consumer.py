@@ -10,7 +10,7 @@ from typing import Any, Self
 from pgq import errors
 from pgq.aio.client import AsyncClient
 from pgq.core import records, statements
-from pgq.core.positions import REREADS, Assignment, PartitionState
+from pgq.core.positions import REREADS, Assignment, PartitionState, Segment
 from pgq.drivers import asyncpg as driver
 from pgq.drivers.tasks import sleep
 from pgq.types import ConsumerRecord, Deserializer, OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
@@ -41,7 +41,10 @@ class AsyncConsumer(AsyncClient):
     """
 
     _settings = (
-        "set plan_cache_mode = force_custom_plan",  # a generic plan would lock every segment
+        # windows of one segment by its primary key: a plan kept from when the segment was small must not scan it all
+        "set plan_cache_mode = force_generic_plan",
+        "set enable_seqscan = off",
+        "set enable_bitmapscan = off",
         "set default_transaction_isolation = 'read committed'",
         "set synchronous_commit = local",
     )
@@ -227,7 +230,7 @@ class AsyncConsumer(AsyncClient):
             tp = TopicPartition(topic, partition)
             state = await self._make_state(tp)
             offset = (await self._fetch(statements.OFFSETS_FOR_TIMES, topic, partition, timestamp_ms))[0][0]
-            rows = [] if offset is None else await self._fetch(state.window, offset, offset + 1)
+            rows = [] if offset is None else await self._window(state, offset, 1)
             result[tp] = OffsetAndTimestamp(offset, rows[0][1]) if rows else None
         return result
 
@@ -314,8 +317,7 @@ class AsyncConsumer(AsyncClient):
             raise errors.UnknownPartitionError(
                 f"unknown partition {partition} of topic {topic!r}: it has partitions 0 to {len(partition_ids) - 1}"
             )
-        id_ = partition_ids[partition]
-        return PartitionState(tp, id_, statements.fetch_window(topic_id, partition))
+        return PartitionState(tp, topic_id, partition_ids[partition])
 
     async def _assign(self, partitions: list[TopicPartition]) -> None:
         self._assignment.replace([await self._make_state(tp, known=False) for tp in partitions])
@@ -441,14 +443,23 @@ class AsyncConsumer(AsyncClient):
                 state.tp.topic, state.tp.partition, rows, self._key_deserializer, self._value_deserializer
             )
             state.advance(rows[-1][0] + 1)
-        state.more = len(rows) == limit
+        state.more = len(rows) == limit or state.position == state.segment.end_offset
         return len(rows)
+
+    async def _window(self, state: PartitionState, position: int, limit: int) -> list[Any]:
+        """Return rows from the position on, as far as its segment goes; none if it has no segment yet."""
+        if not state.segment.base_offset <= position < state.segment.end_offset:
+            base, end = (await self._fetch(statements.SEGMENT_AT, state.partition_id, position))[0]
+            if base is None:
+                return []
+            state.segment = Segment(base, end, statements.fetch_window(state.topic_id, state.tp.partition, base))
+        return await self._fetch(state.segment.window, position, min(position + limit, state.segment.end_offset))
 
     async def _read(self, state: PartitionState, limit: int) -> list[Any]:
         """Return the rows that may be delivered from the position on; the rule stands at pgq._settle."""
         position = state.position
         assert position is not None
-        rows = await self._fetch(state.window, position, position + limit)
+        rows = await self._window(state, position, limit)
         if rows and rows[0][0] == position:
             count = records.deliverable(rows, position, state.decided)
             return rows if count == len(rows) else rows[:count]
@@ -459,7 +470,7 @@ class AsyncConsumer(AsyncClient):
         next_offset, state.decided = (await self._fetch(statements.SETTLE, state.partition_id, position))[0]
         if state.decided <= position:
             return []
-        rows = await self._fetch(state.window, next_offset, next_offset + limit)
+        rows = await self._window(state, next_offset, limit)
         if next_offset < state.decided and (not rows or rows[0][0] != next_offset):
             return []  # it was there a moment ago: deleted meanwhile. The position stays, so that this is seen
         state.advance(next_offset)

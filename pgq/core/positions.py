@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from pgq.types import TopicPartition
 
 REREADS = 2
 """How often a hole is read again before the watermark is asked: most are filled within milliseconds."""
 
 
+class Segment(NamedTuple):
+    """Offsets from base_offset on, before end_offset, and the SELECT of a window of them."""
+
+    base_offset: int
+    end_offset: int
+    window: str
+
+
 class PartitionState:
     """One partition of a consumer."""
 
-    __slots__ = ("decided", "holes", "more", "partition_id", "paused", "position", "tp", "window")
+    __slots__ = ("decided", "holes", "more", "partition_id", "paused", "position", "segment", "topic_id", "tp")
 
-    def __init__(self, tp: TopicPartition, partition_id: int, window: str) -> None:
+    def __init__(self, tp: TopicPartition, topic_id: int, partition_id: int) -> None:
         self.tp = tp
+        self.topic_id = topic_id
         self.partition_id = partition_id
-        self.window = window
-        """The SELECT of its records."""
+        self.segment = Segment(0, 0, "")
+        """The one that was read last; its bounds never change."""
         self.position: int | None = None
         """The next offset to deliver; None until the group's or the reset policy's is known."""
         self.decided = 0

@@ -40,13 +40,14 @@ ALTER_TOPIC_CONFIG = "select topic_id, name, partitions, config::text from pgq.a
 DELETE_RECORDS = "select pgq.delete_records($1::text, $2::int4, $3::int8)"
 
 
+SEGMENT_AT = "select base_offset, end_offset from pgq._segment_at($1::int4, $2::int8)"
 _FETCH_WINDOW = (
     'select "offset", (date_part(\'epoch\', "timestamp") * 1000)::int8, key, value, header_keys, header_values, codec'
-    ' from pgq_log.t{:d}_p{:d} where "offset" >= $1::int8 and "offset" < $2::int8'
+    ' from pgq_log.t{:d}_p{:d}_s{:d} where "offset" >= $1::int8 and "offset" < $2::int8'
     ' order by "offset"'
 )
 
 
-def fetch_window(topic_id: int, partition: int) -> str:
-    """Return the SELECT of a window of offsets, both bounds given: with one, every segment would be locked."""
-    return _FETCH_WINDOW.format(topic_id, partition)
+def fetch_window(topic_id: int, partition: int, base_offset: int) -> str:
+    """Return the SELECT of a window of offsets in a segment; from the segment, not from the tree, see _segment_at.sql."""
+    return _FETCH_WINDOW.format(topic_id, partition, base_offset)

@@ -16,11 +16,11 @@ as $$
 #variable_conflict use_variable
 declare
     part pgq.partition := pgq._partition(topic, partition);
-    source text := format('pgq_log.t%s_p%s where "offset" >= $1 and "offset" < $2', part.topic_id, part.partition);
     low bigint := "offset";
     high bigint;
     last_offset constant bigint := 9223372036854775807;
     run record;
+    segment record;
     start_offset bigint;
 begin
     if max_records is null or max_records < 1 then
@@ -35,27 +35,29 @@ begin
     max_records := least(max_records, last_offset - low);
     -- a window without a hole needs no watermark. Re-read at a hole: most are filled within milliseconds
     for attempt in 1 .. 3 loop
-        execute 'select min("offset") as first, max("offset") as last, count(*) as n from ' || source
-            into run using low, low + max_records;
-        exit when run.first = low and run.last - low = run.n - 1;
+        run := pgq._run(part.partition_id, low, low + max_records);
+        exit when run.run_end = run.window_end;
     end loop;
-    high := run.last + 1;
-    if run.n = 0 or run.first <> low or run.last - low <> run.n - 1 then
+    high := run.run_end;
+    if run.run_end is distinct from run.window_end then
         select s.next_offset, s.high_watermark into low, high from pgq._settle(part.partition_id, low) s;
-        high := greatest(low, high);
         -- what lies below the watermark, and the unbroken run from there
-        execute 'select max(r."offset") + 1 as high from (select "offset", "offset" - row_number() over (order by "offset") as start'
-                ' from ' || source || ' and "offset" >= $3) r where r.start = $3 - 1'
-            into run using low, low + max_records, high;
-        high := coalesce(run.high, high);
+        high := (pgq._run(part.partition_id, greatest(low, high), low + max_records)).run_end;
     end if;
-    return query execute 'select partition, "offset", "timestamp", key, value, header_keys, header_values, codec from '
-        || source || ' order by "offset"' using low, least(high, low + max_records);
+    for segment in select * from pgq._segments_between(part.partition_id, low, least(high, low + max_records)) loop
+        return query execute format('select partition, "offset", "timestamp", key, value, header_keys, header_values, codec'
+            ' from %s where "offset" >= $1 and "offset" < $2 order by "offset"', segment.relation)
+            using segment.low, segment.high;
+    end loop;
     -- after the rows and with a later snapshot
     select p.log_start_offset into start_offset from pgq.partition p where p.partition_id = part.partition_id;
     if "offset" < start_offset then
         perform pgq._raise_offset_out_of_range(part.partition_id, "offset", start_offset,
                                                pgq._next_offset(part.sequence));
     end if;
+exception when undefined_table then
+    -- a segment went away while this waited for it or looked for it
+    perform pgq._partition(topic, partition);
+    raise;
 end
 $$;

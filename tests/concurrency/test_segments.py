@@ -198,3 +198,18 @@ def test_roll_without_a_next_segment_does_nothing(conn: Connection) -> None:
 def test_unknown_partition_cannot_be_rolled(conn: Connection) -> None:
     with refused("P0002"):
         conn.execute("select pgq._roll_segment(4711)")
+
+
+def test_renewing_the_tree_changes_nothing_and_leaves_no_lock(conn: Connection) -> None:
+    """What an append does when the planner does not know its segment; here, because there is no such segment."""
+    call(conn, "create_topic", name="orders")
+    call(conn, "produce", topic="orders", value=b"v")
+    topic_id = value(conn, "select topic_id from pgq.topic")
+    conn.execute("begin")
+    conn.execute("select pgq._renew_tree(%s, 0, 4096)", [topic_id])
+    assert (
+        rows(conn, "select mode from pg_locks where mode = 'ShareUpdateExclusiveLock' and pid = pg_backend_pid()") == []
+    )
+    conn.execute("commit")
+    assert value(conn, "select count(*) from pg_attribute where attname = 'value' and attstattarget > 0") == 0
+    assert call(conn, "produce", topic="orders", value=b"v") == [(0, 1)]

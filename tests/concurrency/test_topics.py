@@ -92,7 +92,6 @@ def test_produce_that_waited_for_the_delete_is_refused(
             result.result(30)
 
 
-@pytest.mark.xfail(strict=True, reason="whoever waited for a delete is told PostgreSQL's own error, not yet PQ001")
 def test_fetch_that_waited_for_the_delete_is_refused(
     conn: Connection, connect: Connect, wait_until_blocked: WaitUntilBlocked
 ) -> None:

@@ -39,6 +39,7 @@ begin
         end if;
     end if;
     execute format('lock table %s in row exclusive mode', leaf);
+    perform pgq._renew_tree(part.topic_id, part.partition, base);
     return substring(pg_get_partition_constraintdef(leaf::regclass) from $re$"offset" < '(\d+)'$re$)::bigint;
 end
 $$;
