@@ -49,5 +49,5 @@ _FETCH_WINDOW = (
 
 
 def fetch_window(topic_id: int, partition: int, base_offset: int) -> str:
-    """Return the SELECT of a window of offsets in a segment; from the segment, not from the tree, see _segment_at.sql."""
+    """Return the SELECT of a window of offsets in a segment; never from the tree: see _segment_at.sql."""
     return _FETCH_WINDOW.format(topic_id, partition, base_offset)

@@ -202,7 +202,6 @@ def test_unknown_partition_cannot_be_rolled(conn: Connection) -> None:
 
 def test_renewing_the_tree_changes_nothing_and_leaves_no_lock(conn: Connection) -> None:
     """What an append does when the planner does not know its segment; here, because there is no such segment."""
-    call(conn, "create_topic", name="orders")
     call(conn, "produce", topic="orders", value=b"v")
     topic_id = value(conn, "select topic_id from pgq.topic")
     conn.execute("begin")
