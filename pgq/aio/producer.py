@@ -375,14 +375,12 @@ class AsyncProducer(AsyncClient):
             for topic_id, group in groupby(parts, key=lambda part: part.topic_id):
                 of_topic = list(group)
                 headers = any(part.has_headers for part in of_topic)
-                payload = [copy.HEADER]
-                payload += (
-                    copy.encode(part.partition, offsets[topic_id, part.partition][3], part.rows, headers=headers)
-                    for part in of_topic
+                file = copy.encode(
+                    ((part.partition, offsets[topic_id, part.partition][3], part.rows) for part in of_topic),
+                    headers=headers,
                 )
-                payload.append(copy.TRAILER)
                 columns = copy.COLUMNS + copy.HEADER_COLUMNS if headers else copy.COLUMNS
-                await connection.copy_in(f"t{topic_id}", columns, b"".join(payload))
+                await connection.copy_in(f"t{topic_id}", columns, file)
             await connection.execute("commit")
         except BaseException:
             # whatever state it is in: closing it rolls back what is not committed

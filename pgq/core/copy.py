@@ -8,7 +8,7 @@ Source: PostgreSQL documentation, COPY, "Binary Format"; array_send for the head
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
 
 from pgq.types import Header
@@ -16,6 +16,10 @@ from pgq.types import Header
 HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 TRAILER = b"\xff\xff"
 EPOCH_2000_MS = 946_684_800_000
+
+CHUNK_BYTES = 16_384
+ROW_BYTES = 50
+"""What a row is counted with beside its value; a guess is enough."""
 
 COLUMNS = ("partition", "offset", "timestamp", "key", "value")
 HEADER_COLUMNS = ("header_keys", "header_values")
@@ -30,31 +34,44 @@ _NULL = _length(-1)
 _TEXT, _BYTEA = 25, 17
 
 
-def encode(partition: int, offsets: Sequence[int], rows: Sequence[Row], *, headers: bool) -> bytes:
-    """Return the rows of one partition, without the file's header and trailer; with header columns if `headers`."""
-    parts: list[bytes] = []
-    add = parts.append
+def encode(parts: Iterable[tuple[int, Sequence[int], Sequence[Row]]], *, headers: bool) -> Iterator[bytes]:
+    """Yield a file, in pieces of some CHUNK_BYTES, of (partition, offsets, rows); with header columns if `headers`.
+
+    In pieces, so that the server inserts some while others are encoded, and no great buffer is allocated for a batch.
+    """
+    pieces: list[bytes] = [HEADER]
+    add = pieces.append
+    size = 0
     fields = 7 if headers else 5
-    for offset, (timestamp, key, value, record_headers) in zip(offsets, rows, strict=True):
-        micros = (timestamp - EPOCH_2000_MS) * 1000
-        if key is None:
-            add(_row(fields, 4, partition, 8, offset, 8, micros, -1))
-        else:
-            add(_row(fields, 4, partition, 8, offset, 8, micros, len(key)))
-            add(key)
-        if value is None:
-            add(_NULL)
-        else:
-            add(_length(len(value)))
-            add(value)
-        if headers:
-            if record_headers:
-                add(_sized(_text_or_bytes_array(_TEXT, [k.encode() for k, _ in record_headers])))
-                add(_sized(_text_or_bytes_array(_BYTEA, [v for _, v in record_headers])))
+    for partition, offsets, rows in parts:
+        for offset, (timestamp, key, value, record_headers) in zip(offsets, rows, strict=True):
+            micros = (timestamp - EPOCH_2000_MS) * 1000
+            if key is None:
+                add(_row(fields, 4, partition, 8, offset, 8, micros, -1))
             else:
+                add(_row(fields, 4, partition, 8, offset, 8, micros, len(key)))
+                add(key)
+            if value is None:
                 add(_NULL)
-                add(_NULL)
-    return b"".join(parts)
+            else:
+                length = len(value)
+                size += length
+                add(_length(length))
+                add(value)
+            if headers:
+                if record_headers:
+                    add(_sized(_text_or_bytes_array(_TEXT, [k.encode() for k, _ in record_headers])))
+                    add(_sized(_text_or_bytes_array(_BYTEA, [v for _, v in record_headers])))
+                else:
+                    add(_NULL)
+                    add(_NULL)
+            size += ROW_BYTES
+            if size > CHUNK_BYTES:
+                yield b"".join(pieces)
+                pieces.clear()
+                size = 0
+    add(TRAILER)
+    yield b"".join(pieces)
 
 
 def _sized(data: bytes) -> bytes:

@@ -6,6 +6,7 @@ errors of pgq.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 from urllib.parse import urlencode
 
@@ -59,11 +60,11 @@ class Connection:
         with translating():
             await self._raw.execute(sql)
 
-    async def copy_in(self, table: str, columns: tuple[str, ...], payload: bytes) -> None:
-        """Run COPY into a table of schema pgq_log with the bytes of one binary file."""
+    async def copy_in(self, table: str, columns: tuple[str, ...], file: Iterable[bytes]) -> None:
+        """Run COPY into a table of schema pgq_log with a binary file, given in pieces."""
         with translating():
             await self._raw.copy_to_table(
-                table, schema_name="pgq_log", columns=columns, source=_once(payload), format="binary"
+                table, schema_name="pgq_log", columns=columns, source=_pieces(file), format="binary"
             )
 
     async def close(self) -> None:
@@ -74,8 +75,9 @@ class Connection:
             self._raw.terminate()
 
 
-async def _once(payload: bytes) -> Any:
-    yield payload
+async def _pieces(file: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for piece in file:
+        yield piece
 
 
 async def connect(dsn: str | None, *settings: str) -> Connection:

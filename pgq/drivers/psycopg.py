@@ -8,6 +8,7 @@ errors of pgq.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import psycopg
@@ -40,12 +41,13 @@ class Connection:
         with translating(), psycopg.RawCursor(self._raw, row_factory=tuple_row) as cursor:
             cursor.execute(sql)
 
-    def copy_in(self, table: str, columns: tuple[str, ...], payload: bytes) -> None:
-        """Run COPY into a table of schema pgq_log with the bytes of one binary file."""
+    def copy_in(self, table: str, columns: tuple[str, ...], file: Iterable[bytes]) -> None:
+        """Run COPY into a table of schema pgq_log with a binary file, given in pieces."""
         names = ", ".join(f'"{column}"' for column in columns)
         sql = f'copy pgq_log."{table}" ({names}) from stdin (format binary)'
         with translating(), psycopg.RawCursor(self._raw) as cursor, cursor.copy(sql) as copy:
-            copy.write(payload)
+            for piece in file:
+                copy.write(piece)
 
     def close(self) -> None:
         """Close; an open transaction is rolled back by the server."""

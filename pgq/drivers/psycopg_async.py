@@ -6,6 +6,7 @@ errors of pgq.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import psycopg
@@ -40,13 +41,14 @@ class Connection:
             async with psycopg.AsyncRawCursor(self._raw, row_factory=tuple_row) as cursor:
                 await cursor.execute(sql)
 
-    async def copy_in(self, table: str, columns: tuple[str, ...], payload: bytes) -> None:
-        """Run COPY into a table of schema pgq_log with the bytes of one binary file."""
+    async def copy_in(self, table: str, columns: tuple[str, ...], file: Iterable[bytes]) -> None:
+        """Run COPY into a table of schema pgq_log with a binary file, given in pieces."""
         names = ", ".join(f'"{column}"' for column in columns)
         sql = f'copy pgq_log."{table}" ({names}) from stdin (format binary)'
         with translating():
             async with psycopg.AsyncRawCursor(self._raw) as cursor, cursor.copy(sql) as copy:
-                await copy.write(payload)
+                for piece in file:
+                    await copy.write(piece)
 
     async def close(self) -> None:
         """Close; an open transaction is rolled back by the server."""

@@ -16,27 +16,28 @@ as $$
 #variable_conflict use_column
 declare
     part record;
-    last record;
     mark text;
+    locked boolean;
     found_partitions int := 0;
 begin
     for part in
-        select p.partition_id, p.topic_id, p.partition, p.sequence, w.count
+        select p.partition_id, p.topic_id, p.partition, p.sequence, w.count,
+               (last.base_offset + last.end_offset) / 2 as half
           from unnest(begin_append.topic_ids, begin_append.partitions, begin_append.counts) w (topic_id, partition, count)
           join pgq.partition p on p.topic_id = w.topic_id and p.partition = w.partition
+         cross join lateral (select s.base_offset, s.end_offset from pgq.segment s
+                              where s.partition_id = p.partition_id order by s.base_offset desc limit 1) last
          order by p.partition_id
     loop
         found_partitions := found_partitions + 1;
         mark := ',' || part.partition_id || ',';
-        -- pgq._append_key and pgq._next_offset, written out: a flush touches up to 100 partitions
-        if coalesce(strpos(current_setting('pgq.append', true), mark), 0) = 0 then
-            perform pg_advisory_xact_lock_shared((23::bigint << 58) | (part.partition_id::bigint << 40) | ((coalesce(pg_sequence_last_value(part.sequence), -1) + 1) & 1099511627775));
-            perform set_config('pgq.append', concat(current_setting('pgq.append', true), mark), true);
-        end if;
+        -- pgq._append_key and pgq._next_offset, written out, and as one expression, which needs no executor: a flush
+        -- touches up to 100 partitions
+        locked := coalesce(strpos(current_setting('pgq.append', true), mark), 0) > 0
+            or (pg_advisory_xact_lock_shared((23::bigint << 58) | (part.partition_id::bigint << 40) | ((coalesce(pg_sequence_last_value(part.sequence), -1) + 1) & 1099511627775)) is not null
+                and set_config('pgq.append', concat(current_setting('pgq.append', true), mark), true) is not null);
         offsets := array(select nextval(part.sequence) from generate_series(1, part.count));
-        select s.base_offset, s.end_offset into last
-          from pgq.segment s where s.partition_id = part.partition_id order by s.base_offset desc limit 1;
-        upkeep_due := offsets[part.count] >= last.base_offset + (last.end_offset - last.base_offset) / 2;
+        upkeep_due := offsets[part.count] >= part.half;
         if offsets[part.count] >= coalesce(nullif(current_setting('pgq.covered_' || part.partition_id, true), ''), '0')::bigint then
             perform pgq._cover_offset(part.partition_id, offsets[1], offsets[part.count]);
         end if;

@@ -3,7 +3,8 @@
 --
 -- partition_id     the partition
 -- lock_timeout_ms  how long a roll may wait for open transactions; raise it from 10 to some 200 while it says 'busy'
--- returns 'made' or 'rolled' (call again, something more may be due), 'busy' (a roll found open transactions), or 'done'
+-- returns 'made' or 'rolled' (call again, something more may be due), 'busy' (open transactions hold what a roll needs, or somebody
+--         else makes a segment), or 'done'
 -- transaction  call it in one of its own: appends that need a segment, or offsets, wait for its end
 -- locks   as pgq._make_segment or pgq._roll_segment
 create or replace function pgq.upkeep(partition_id int, lock_timeout_ms int default 10)
@@ -42,5 +43,7 @@ begin
     perform set_config('lock_timeout', '200ms', true);
     perform pgq._make_segment(partition_id, last.end_offset);
     return 'made';
+exception when lock_not_available then
+    return 'busy';
 end
 $$;

@@ -56,12 +56,8 @@ PRODUCE_LOCK = (
     r" pg_catalog\.concat\(pg_catalog\.current_setting\('pgq\.append', true\), %\d+\$s\), true\) is not null)"
 )
 PRODUCE_TAKE = r"(then pg_catalog\.nextval\(%\d+\$s\) end;)"
-BATCH_LOCK = r"""
-    (if coalesce\(strpos\(current_setting\('pgq\.append', true\), mark\), 0\) = 0 then
-        perform pg_advisory_xact_lock_shared\(.*\);
-        perform set_config\(.*, true\);
-    end if;)"""
-BATCH_TAKE = r" (offsets := array\(select nextval\(part\.sequence\) from generate_series\(1, part\.count\)\);)"
+BATCH_LOCK = r"(locked := (?:.|\n)*?, true\) is not null\);)"
+BATCH_TAKE = r"\s+(offsets := array\(select nextval\(part\.sequence\) from generate_series\(1, part\.count\)\);)"
 
 
 def append_rule(batch: bool, *, lock_first: bool) -> list[Edit]:

@@ -54,9 +54,11 @@ class Reader:
 
 
 def read(data: bytes, *, with_headers: bool) -> list[tuple[int, int, Row]]:
-    reader = Reader(data)
+    assert data.startswith(copy.HEADER)
+    assert data.endswith(copy.TRAILER)
+    reader = Reader(data[len(copy.HEADER) : -len(copy.TRAILER)])
     result = []
-    while reader.at < len(data):
+    while reader.at < len(reader.data):
         assert reader.take("h") == (7 if with_headers else 5)
         assert reader.take("i") == 4
         partition = reader.take("i")
@@ -78,7 +80,7 @@ def read(data: bytes, *, with_headers: bool) -> list[tuple[int, int, Row]]:
 @given(st.integers(0, 999), st.integers(0, 2**62), rows)
 def test_round_trip(partition: int, first: int, batch: list[Row]) -> None:
     offsets = range(first, first + len(batch))
-    data = copy.encode(partition, offsets, batch, headers=True)
+    data = b"".join(copy.encode([(partition, offsets, batch)], headers=True))
     assert read(data, with_headers=True) == [
         (partition, offset, row) for offset, row in zip(offsets, batch, strict=True)
     ]
@@ -87,10 +89,21 @@ def test_round_trip(partition: int, first: int, batch: list[Row]) -> None:
 @given(rows)
 def test_round_trip_without_headers(batch: list[Row]) -> None:
     bare = [(timestamp, key, value, ()) for timestamp, key, value, _ in batch]
-    data = copy.encode(7, range(len(bare)), bare, headers=False)
+    data = b"".join(copy.encode([(7, range(len(bare)), bare)], headers=False))
     assert read(data, with_headers=False) == [(7, offset, row) for offset, row in enumerate(bare)]
 
 
 def test_every_row_needs_an_offset() -> None:
     with pytest.raises(ValueError, match="argument 2 is longer"):
-        copy.encode(0, [1], [(0, None, None, ())] * 2, headers=False)
+        list(copy.encode([(0, [1], [(0, None, None, ())] * 2)], headers=False))
+
+
+def test_a_large_batch_comes_in_pieces() -> None:
+    batch: list[Row] = [(0, None, b"v" * 1000, ())] * 100
+    pieces = list(copy.encode([(0, range(100), batch), (1, range(50), batch[:50])], headers=False))
+    assert 5 < len(pieces) < 20
+    assert max(map(len, pieces)) < 2 * copy.CHUNK_BYTES
+    assert [row[:2] for row in read(b"".join(pieces), with_headers=False)] == [
+        *((0, offset) for offset in range(100)),
+        *((1, offset) for offset in range(50)),
+    ]
