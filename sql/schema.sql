@@ -56,6 +56,23 @@ create table pgq.partition (
     constraint partition_topic_id_fkey FOREIGN KEY (topic_id) REFERENCES pgq.topic(topic_id)
 );
 
+create view pgq.partition_status (
+    topic text collate "C",
+    partition integer,
+    log_start_offset bigint,
+    high_watermark bigint,
+    log_end_offset bigint,
+    records bigint,
+    bytes bigint,
+    segments bigint,
+    producers bigint,
+    producer_pid integer,
+    producer_application text,
+    producer_age interval,
+    producer_prepared text
+);
+comment on view pgq.partition_status is 'Partitions: log start, high watermark, log end, records, bytes on disk, oldest open producer.';
+
 create type pgq.record_metadata as (
     partition integer,
     "offset" bigint
@@ -69,6 +86,18 @@ create table pgq.segment (
     constraint segment_pkey PRIMARY KEY (partition_id, base_offset),
     constraint segment_partition_id_fkey FOREIGN KEY (partition_id) REFERENCES pgq.partition(partition_id)
 );
+
+create view pgq.segment_status (
+    topic text collate "C",
+    partition integer,
+    base_offset bigint,
+    end_offset bigint,
+    active boolean,
+    bytes bigint,
+    relation text,
+    created_at timestamp with time zone
+);
+comment on view pgq.segment_status is 'Segments: offsets, bytes on disk, whether appends go to it now.';
 
 create table pgq.skipped_range (
     partition_id integer not null,
@@ -85,10 +114,14 @@ create table pgq.topic (
     partitions integer not null,
     config jsonb not null default '{}'::jsonb,
     created_at timestamp with time zone not null default now(),
+    state text collate "C" not null default 'ready'::text,
     constraint topic_pkey PRIMARY KEY (topic_id),
-    constraint topic_name_key UNIQUE (name)
+    constraint topic_name_key UNIQUE (name),
+    constraint topic_state CHECK ((state = ANY (ARRAY['creating'::text, 'ready'::text, 'deleting'::text])))
 );
+comment on column pgq.topic.partitions is 'How many there are to be used. pgq.partition may hold more: of a topic that is deleted, or just being given more.';
 comment on column pgq.topic.config is 'Only what differs from the defaults in pgq.topic_config.';
+comment on column pgq.topic.state is 'Only a topic that is ready can be used; the others are made or deleted in steps.';
 
 create table pgq.topic_config (
     key text collate "C" not null,
@@ -107,11 +140,37 @@ create type pgq.topic_description as (
     config jsonb
 );
 
+create view pgq.topic_status (
+    topic text collate "C",
+    topic_id integer,
+    state text collate "C",
+    partitions integer,
+    records bigint,
+    bytes bigint,
+    segments bigint,
+    skew numeric,
+    created_at timestamp with time zone,
+    config jsonb
+);
+comment on view pgq.topic_status is 'Topics: state, partitions, records, bytes on disk, skew, configuration.';
+
 create function pgq._append_key(partition_id integer, base bigint)
     returns bigint
     language plpgsql immutable
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._append_key(integer,bigint) from public;
+
+create function pgq._begin_delete(name text)
+    returns integer
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._begin_delete(text) from public;
+
+create function pgq._begin_topic(name text, partitions integer, config jsonb)
+    returns integer
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._begin_topic(text,integer,jsonb) from public;
 
 create function pgq._check_fetch(topic_id integer)
     returns void
@@ -124,6 +183,12 @@ create function pgq._check_leader()
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._check_leader() from public;
+
+create function pgq._check_partitions(partitions integer, most integer)
+    returns void
+    language plpgsql immutable
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._check_partitions(integer,integer) from public;
 
 create function pgq._check_record(value bytea, key bytea, header_keys text[], header_values bytea[], "timestamp" timestamp with time zone, limit_bytes bigint)
     returns void
@@ -162,11 +227,41 @@ create function pgq._create_partition(topic_id integer, partition integer)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._create_partition(integer,integer) from public;
 
+create function pgq._create_partitions(topic_id integer, partitions integer)
+    returns integer
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._create_partitions(integer,integer) from public;
+
 create function pgq._define_produce(topic_id integer)
     returns void
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._define_produce(integer) from public;
+
+create function pgq._define_topic(topic_id integer)
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._define_topic(integer) from public;
+
+create function pgq._define_view(topic_id integer)
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._define_view(integer) from public;
+
+create function pgq._drop_step(topic_id integer)
+    returns bigint
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._drop_step(integer) from public;
+
+create function pgq._finish_topic(topic_id integer, partitions integer)
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._finish_topic(integer,integer) from public;
 
 create function pgq._first_offset(partition_id integer, from_offset bigint, to_offset bigint, "timestamp" timestamp with time zone DEFAULT NULL::timestamp with time zone)
     returns bigint
@@ -180,6 +275,30 @@ create function pgq._flush_wal()
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._flush_wal() from public;
 
+create function pgq._grant_functions(grantee text, names text[])
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._grant_functions(text,text[]) from public;
+
+create function pgq._grant_roles()
+    returns void
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._grant_roles() from public;
+
+create function pgq._grant_topic(topic_id integer)
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._grant_topic(integer) from public;
+
+create function pgq._headers_json(keys text[], "values" bytea[])
+    returns jsonb
+    language sql immutable
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._headers_json(text[],bytea[]) from public;
+
 create function pgq._headers_object(headers jsonb)
     returns jsonb
     language plpgsql immutable
@@ -191,6 +310,17 @@ create function pgq._high_watermark(partition_id integer, sequence regclass)
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._high_watermark(integer,regclass) from public;
+
+create function pgq._identities_behind(of_table text DEFAULT NULL::text)
+    returns TABLE(relation text, "column" name, sequence text, next_value bigint, greatest_value bigint)
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._identities_behind(text) from public;
+
+create function pgq._json(bytes bytea)
+    returns jsonb
+    language plpgsql immutable strict;
+revoke execute on function pgq._json(bytea) from public;
 
 create function pgq._make_segment(partition_id integer, base bigint)
     returns bigint
@@ -204,17 +334,35 @@ create function pgq._next_offset(sequence regclass)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._next_offset(regclass) from public;
 
+create function pgq._offsets_behind(of_partition integer DEFAULT NULL::integer)
+    returns TABLE(topic text, partition integer, partition_id integer, sequence text, next_offset bigint, least_offset bigint, because text)
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._offsets_behind(integer) from public;
+
 create function pgq._partition(topic text, partition integer)
     returns pgq.partition
     language plpgsql stable
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._partition(text,integer) from public;
 
+create function pgq._partition_bytes(partition_id integer, base_offset bigint DEFAULT NULL::bigint)
+    returns bigint
+    language sql stable security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._partition_bytes(integer,bigint) from public;
+
 create function pgq._partition_offsets(partition_ids integer[])
     returns TABLE(log_start_offset bigint, log_end_offset bigint)
-    language plpgsql volatile
+    language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._partition_offsets(integer[]) from public;
+
+create function pgq._partition_progress()
+    returns TABLE(partition_id integer, next_offset bigint, high_watermark bigint, producers bigint, producer_pid integer, producer_application text, producer_since timestamp with time zone, producer_prepared text)
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._partition_progress() from public;
 
 create function pgq._produce_procedure(topic text)
     returns text
@@ -226,6 +374,12 @@ create function pgq._raise_offset_out_of_range(partition_id integer, "offset" bi
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._raise_offset_out_of_range(integer,bigint,bigint,bigint) from public;
+
+create function pgq._raise_topic_exists(name text)
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._raise_topic_exists(text) from public;
 
 create function pgq._raise_unknown_partition(topic text, partition integer)
     returns void
@@ -265,7 +419,7 @@ revoke execute on function pgq._run(integer,bigint,bigint) from public;
 
 create function pgq._segment_at(partition_id integer, "offset" bigint, OUT base_offset bigint, OUT end_offset bigint)
     returns record
-    language sql volatile
+    language sql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._segment_at(integer,bigint) from public;
 
@@ -283,7 +437,7 @@ revoke execute on function pgq._segments_between(integer,bigint,bigint) from pub
 
 create function pgq._settle(partition_id integer, "offset" bigint, OUT next_offset bigint, OUT high_watermark bigint)
     returns record
-    language plpgsql volatile
+    language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._settle(integer,bigint) from public;
 
@@ -293,17 +447,40 @@ create function pgq._take_offset(partition_id integer, sequence regclass)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._take_offset(integer,regclass) from public;
 
+create function pgq._text(bytes bytea)
+    returns text
+    language plpgsql immutable strict;
+revoke execute on function pgq._text(bytea) from public;
+
 create function pgq._topic_id(name text)
     returns integer
-    language plpgsql stable
+    language plpgsql stable security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._topic_id(text) from public;
 
 create function pgq._topic_metadata(topic text, OUT topic_id integer, OUT partition_ids integer[], OUT max_message_bytes bigint)
     returns record
-    language plpgsql stable
+    language plpgsql stable security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._topic_metadata(text) from public;
+
+create function pgq._view_name(topic_id integer, name text)
+    returns text
+    language sql immutable
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._view_name(integer,text) from public;
+
+create function pgq.add_partitions(name text, partitions integer)
+    returns pgq.topic_description
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.add_partitions(text,integer) from public;
+
+create function pgq.add_partitions_step(name text, partitions integer)
+    returns integer
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.add_partitions_step(text,integer) from public;
 
 create function pgq.alter_topic_config(name text, config jsonb)
     returns pgq.topic_description
@@ -318,15 +495,21 @@ create function pgq.begin_append(topic_ids integer[], partitions integer[], coun
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.begin_append(integer[],integer[],integer[]) from public;
 
+create function pgq.check_log()
+    returns TABLE(topic text, partition integer, problem text, remedy text)
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.check_log() from public;
+
 create function pgq.commit_offsets(group_id text, topics text[], partitions integer[], offsets bigint[], metadata text[] DEFAULT NULL::text[])
     returns void
-    language plpgsql volatile
+    language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.commit_offsets(text,text[],integer[],bigint[],text[]) from public;
 
 create function pgq.committed_offsets(group_id text, topics text[] DEFAULT NULL::text[], partitions integer[] DEFAULT NULL::integer[])
     returns TABLE(topic text, partition integer, "offset" bigint, metadata text, committed_at timestamp with time zone)
-    language sql stable
+    language sql stable security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.committed_offsets(text,text[],integer[]) from public;
 
@@ -336,9 +519,15 @@ create function pgq.create_topic(name text, partitions integer DEFAULT 1, config
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.create_topic(text,integer,jsonb) from public;
 
+create function pgq.create_topic_step(name text, partitions integer, config jsonb DEFAULT '{}'::jsonb)
+    returns integer
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.create_topic_step(text,integer,jsonb) from public;
+
 create function pgq.delete_records(topic text, partition integer, "offset" bigint)
     returns bigint
-    language plpgsql volatile
+    language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.delete_records(text,integer,bigint) from public;
 
@@ -348,39 +537,46 @@ create function pgq.delete_topic(name text)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.delete_topic(text) from public;
 
+create function pgq.delete_topic_step(name text)
+    returns bigint
+    language plpgsql volatile security definer
+    set lock_timeout = 1s
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.delete_topic_step(text) from public;
+
 create function pgq.describe_topic(name text)
     returns pgq.topic_description
-    language sql stable
+    language sql stable security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.describe_topic(text) from public;
 
 create function pgq."fetch"(topic text, partition integer, "offset" bigint, max_records integer DEFAULT 500)
     returns SETOF pgq.consumer_record
-    language plpgsql volatile
+    language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq."fetch"(text,integer,bigint,integer) from public;
 
 create function pgq.high_watermark(topic text, partition integer)
     returns bigint
-    language plpgsql volatile
+    language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.high_watermark(text,integer) from public;
 
 create function pgq.list_topics()
     returns SETOF pgq.topic_description
-    language sql stable
+    language sql stable security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.list_topics() from public;
 
 create function pgq.log_end_offset(topic text, partition integer)
     returns bigint
-    language plpgsql volatile
+    language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.log_end_offset(text,integer) from public;
 
 create function pgq.log_start_offset(topic text, partition integer)
     returns bigint
-    language plpgsql volatile
+    language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.log_start_offset(text,integer) from public;
 
@@ -392,7 +588,7 @@ revoke execute on function pgq.murmur2(bytea) from public;
 
 create function pgq.offsets_for_times(topic text, partition integer, "timestamp" timestamp with time zone)
     returns bigint
-    language plpgsql volatile
+    language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.offsets_for_times(text,integer,timestamp with time zone) from public;
 
@@ -408,7 +604,7 @@ revoke execute on function pgq.produce(text,bytea,bytea,text[],bytea[],integer,t
 
 create function pgq.produce_batch(topic text, "values" bytea[], keys bytea[] DEFAULT NULL::bytea[], partitions integer[] DEFAULT NULL::integer[], timestamps timestamp with time zone[] DEFAULT NULL::timestamp with time zone[], headers jsonb[] DEFAULT NULL::jsonb[])
     returns SETOF pgq.record_metadata
-    language plpgsql volatile
+    language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.produce_batch(text,bytea[],bytea[],integer[],timestamp with time zone[],jsonb[]) from public;
 
@@ -418,9 +614,16 @@ create function pgq.produce_json(topic text, value jsonb, key text DEFAULT NULL:
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.produce_json(text,jsonb,text,jsonb,integer,timestamp with time zone) from public;
 
+create function pgq.restart_offsets()
+    returns TABLE(topic text, partition integer, sequence text, old_next bigint, new_next bigint)
+    language plpgsql volatile security definer
+    set lock_timeout = 10s
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.restart_offsets() from public;
+
 create function pgq.schema_version()
     returns text
-    language sql stable
+    language sql stable security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.schema_version() from public;
 

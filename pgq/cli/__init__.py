@@ -12,8 +12,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from pgq.cli.clash import clash
+from pgq.cli.consume import consume
 from pgq.cli.db import app as db_app
 from pgq.cli.dev import dev
+from pgq.cli.produce import produce
+from pgq.cli.topic import app as topic_app
 from pgq.embedded import EmbeddedServerError
 from pgq.errors import PgqError
 
@@ -43,6 +47,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(topic_app, name="topic")
+app.command()(produce)
+app.command()(consume)
 app.add_typer(db_app, name="db")
 app.command()(dev)
 
@@ -59,4 +66,5 @@ def _main(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    if explanation := clash():
+        typer.secho(explanation, fg=typer.colors.YELLOW, err=True)

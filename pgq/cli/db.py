@@ -1,4 +1,4 @@
-"""`pgq db`: install, upgrade and inspect the schema."""
+"""`pgq db`: install, upgrade, inspect and repair the schema."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Install, upgrade and inspect the schema pgq in a database.")
+app = typer.Typer(no_args_is_help=True, help="Install, upgrade, inspect and repair the schema pgq in a database.")
 
 Dsn = Annotated[
     str | None,
@@ -38,7 +38,7 @@ def current(dsn: Dsn = None) -> None:
 
 @app.command()
 def check(dsn: Dsn = None) -> None:
-    """Compare the schema in the database with this library's. Exits with 1 if they differ."""
+    """Compare the schema with this library's, and look at the log in it. Changes nothing. Exits with 1 at a problem."""
     from pgq import schema
 
     problems = schema.check(dsn)
@@ -47,6 +47,26 @@ def check(dsn: Dsn = None) -> None:
     if problems:
         raise typer.Exit(1)
     typer.echo("schema pgq is as it should be")
+
+
+@app.command()
+def repair(dsn: Dsn = None) -> None:
+    """Mend a copy: upgrade the schema, set sequences past the last record. Then check. Exits with 1 at a problem."""
+    from pgq import schema
+
+    for change in schema.repair(dsn):
+        typer.echo(change)
+    check(dsn)
+
+
+@app.command()
+def roles(dsn: Dsn = None) -> None:
+    """Make the roles pgq_reader, pgq_producer, pgq_consumer and pgq_admin, and grant them what they may do here."""
+    from pgq import schema
+
+    created = schema.create_roles(dsn)
+    typer.echo(f"made {', '.join(created)}" if created else "all roles are there")
+    typer.echo("granted; let somebody have one by `grant pgq_consumer to <role>`")
 
 
 @app.command()

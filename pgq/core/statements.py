@@ -33,7 +33,9 @@ COMMITTED_OFFSETS = (
 )
 
 CREATE_TOPIC = "select topic_id, name, partitions, config::text from pgq.create_topic($1::text, $2::int4, $3::jsonb)"
-DELETE_TOPIC = "select pgq.delete_topic($1::text)"
+CREATE_TOPIC_STEP = "select pgq.create_topic_step($1::text, $2::int4, $3::jsonb)"
+ADD_PARTITIONS_STEP = "select pgq.add_partitions_step($1::text, $2::int4)"
+DELETE_TOPIC_STEP = "select pgq.delete_topic_step($1::text)"
 DESCRIBE_TOPIC = "select topic_id, name, partitions, config::text from pgq.describe_topic($1::text)"
 LIST_TOPICS = "select topic_id, name, partitions, config::text from pgq.list_topics()"
 ALTER_TOPIC_CONFIG = "select topic_id, name, partitions, config::text from pgq.alter_topic_config($1::text, $2::jsonb)"

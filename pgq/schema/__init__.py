@@ -1,4 +1,4 @@
-"""The schema pgq in a database: install, upgrade, inspect.
+"""The schema pgq in a database: install, upgrade, inspect, repair.
 
 Everything happens in one transaction under one advisory lock, so that any number of processes may start it at once.
 Tables come from numbered Alembic revisions; functions are replaced from sql/ after them. The version table lives in
@@ -14,17 +14,39 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg.sql import SQL, Identifier
 
 from pgq import errors
 from pgq.config import SCHEMA_VERSION
 from pgq.drivers.dsn import resolve_dsn
 from pgq.drivers.sqlstate import connecting, translating
+from pgq.schema.compare import differences
 from pgq.schema.files import alembic_folder, function_files
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
 _LOCK = "select pg_catalog.pg_advisory_xact_lock(7020531978342141809)"  # a number of our own; any will do
+
+# The rows are locked, so that a topic that is deleted meanwhile is waited for and left out.
+_DEFINE_TOPICS = """
+    select pgq._define_topic(t.topic_id)
+      from (select topic_id from pgq.topic where state = 'ready' order by topic_id for key share) t
+"""
+
+# As a sentence: what pgq.check_log and pgq.restart_offsets say about a topic, a partition or the catalog.
+_CHECK_LOG = """
+    select concat('topic ' || quote_literal(topic) || ': ', 'partition ' || partition || ': ', problem, ': ', remedy)
+      from pgq.check_log()
+"""
+_RESTART_OFFSETS = """
+    select concat('topic ' || quote_literal(topic) || ': ', 'partition ' || partition || ': ',
+                  format('the sequence %s gave %s next, and gives %s now', sequence, old_next, new_next))
+      from pgq.restart_offsets()
+"""
+
+ROLES = ("pgq_reader", "pgq_producer", "pgq_consumer", "pgq_admin")
+"""What each may do stands in sql/functions/internal/_grant_roles.sql."""
 
 _ALEMBIC = threading.Lock()  # Alembic runs by variables of its modules, one run at a time
 
@@ -51,7 +73,7 @@ def upgrade(dsn: str | None = None) -> str:
             _create_schema(raw)
         _run_alembic(connection=connection)
         raw.execute(_functions_sql())
-        raw.execute("select pgq._define_produce(topic_id) from pgq.topic")  # code made by an older version
+        raw.execute(_DEFINE_TOPICS)  # code made by an older version
     return SCHEMA_VERSION
 
 
@@ -66,9 +88,10 @@ def current(dsn: str | None = None) -> str | None:
 
 
 def check(dsn: str | None = None) -> list[str]:
-    """Return what differs between the database's schema and this library's, a sentence each; empty if nothing does.
+    """Return what is wrong in the database, a sentence each: in schema pgq, in the log; empty if nothing is.
 
-    Changes nothing: what an upgrade would do is done and rolled back.
+    Changes nothing: schema pgq is compared with a fresh install under another name, which is rolled back. Producers
+    and consumers go on; an upgrade waits.
 
     Raises:
         SchemaMissingError: there is no schema pgq.
@@ -84,14 +107,52 @@ def check(dsn: str | None = None) -> list[str]:
             raise _too_new(installed)
         if installed < SCHEMA_VERSION:
             return [f"the schema is at revision {installed}, this library's at {SCHEMA_VERSION}: run `pgq db upgrade`"]
-        found = _definitions(raw)
-        raw.execute(_functions_sql())
-        expected = _definitions(raw)
-    return [
-        f"function {name} is {'changed' if name in found else 'missing'}: run `pgq db upgrade`"
-        for name in sorted(expected)
-        if found.get(name) != expected[name]
-    ]
+        problems = differences(raw, sql())
+        try:
+            with raw.transaction():
+                return problems + [sentence for (sentence,) in raw.execute(_CHECK_LOG).fetchall()]
+        except psycopg.Error:
+            if problems:  # of which one is the cause
+                return problems
+            raise
+
+
+def repair(dsn: str | None = None) -> list[str]:
+    """Upgrade the schema and set sequences that are behind past the last record; return what was set, a sentence each.
+
+    What a copy of the tables needs that came without their sequences, by logical replication for example. Nothing that
+    is as it should be is touched. What else `check` finds takes a decision, so it is left as it is.
+
+    Raises:
+        As `upgrade`.
+        DatabaseError: open transactions have taken offsets of a partition that is behind, and do not end.
+    """
+    upgrade(dsn)
+    with connecting(), translating(), _connect(resolve_dsn(dsn)) as raw:
+        return [sentence for (sentence,) in raw.execute(_RESTART_OFFSETS).fetchall()]
+
+
+def create_roles(dsn: str | None = None) -> list[str]:
+    """Make those of pgq's four roles that are missing on the server, and grant all of them what they may do here.
+
+    Returns:
+        The names of the roles that were made.
+
+    Raises:
+        SchemaMissingError: there is no schema pgq.
+        DatabaseError: roles are missing, and this role has no CREATEROLE; or it does not own the schema.
+        BrokerNotAvailableError: the server does not answer.
+    """
+    with connecting(), translating(), psycopg.connect(resolve_dsn(dsn), client_encoding="utf8") as raw:
+        raw.execute(_LOCK)
+        if _installed(raw) is None:
+            raise missing()
+        rows = raw.execute("select r from unnest(%s::text[]) r where to_regrole(r) is null", [list(ROLES)]).fetchall()
+        created = [str(row[0]) for row in rows]
+        for role in created:
+            raw.execute(SQL("create role {} nologin").format(Identifier(role)))
+        raw.execute("select pgq._grant_roles()")
+    return created
 
 
 def sql() -> str:
@@ -182,14 +243,6 @@ def _create_schema(raw: psycopg.Connection[Any]) -> None:
             f"the role {role} may not create schemas in the database {database}: let the database's owner run"
             f' `grant create on database "{database}" to "{role}"`, or install as the owner'
         ) from error
-
-
-def _definitions(raw: psycopg.Connection[Any]) -> dict[str, str]:
-    rows = raw.execute(
-        "select p.oid::regprocedure::text, pg_get_functiondef(p.oid) from pg_proc p"
-        " where p.pronamespace = 'pgq'::regnamespace and p.prokind in ('f', 'p')"
-    ).fetchall()
-    return dict(rows)
 
 
 def _functions_sql() -> str:

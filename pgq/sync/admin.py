@@ -5,38 +5,114 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from pgq import errors
 from pgq.core import statements
+from pgq.drivers.threads import sleep
 from pgq.sync.client import Client
 from pgq.types import TopicDescription, TopicPartition
 
+Progress = Callable[[int, int], object]
+"""Called with how much is done, and how much there is to do."""
+
+_ONE_TRANSACTION = 25
+"""Partitions that are made in one transaction: what a step of pgq.create_topic_step makes."""
+_RETRY_S = 0.1
+
 
 class Admin(Client):
-    """Manages topics. Every call is a transaction of its own.
+    """Manages topics. Large topics are made, grown and deleted in steps, a transaction each, so that nobody else is
+    hurt; a call that was interrupted is finished by the same call again. Every other call is one transaction.
 
     Args:
         dsn: libpq connection string or URL; PGQ_DSN if None.
     """
 
     def create_topic(
-        self, name: str, partitions: int = 1, config: Mapping[str, int | None] | None = None
+        self,
+        name: str,
+        partitions: int = 1,
+        config: Mapping[str, int | None] | None = None,
+        *,
+        progress: Progress | None = None,
     ) -> TopicDescription:
-        """Create a topic of 1 to 50 partitions.
+        """Create a topic of 1 to 1,000 partitions, or finish what an interrupted call began.
 
         Raises:
             TopicAlreadyExistsError, InvalidTopicError, InvalidPartitionsError, InvalidConfigError
         """
-        return (self._describe(statements.CREATE_TOPIC, name, partitions, json.dumps(dict(config or {}))))[0]
+        settings = json.dumps(dict(config or {}))
+        if partitions <= _ONE_TRANSACTION:
+            return (self._describe(statements.CREATE_TOPIC, name, partitions, settings))[0]
+        self._make_partitions(partitions, progress, statements.CREATE_TOPIC_STEP, name, partitions, settings)
+        return self.describe_topic(name)
 
-    def delete_topic(self, name: str) -> None:
-        """Delete a topic, its records and the offsets committed for it. Waits for whoever uses it.
+    def add_partitions(self, name: str, partitions: int, *, progress: Progress | None = None) -> TopicDescription:
+        """Give a topic more partitions, all at once when all are made, or finish what an interrupted call began.
+
+        Records of a key go to another partition from then on. Producers see the new partitions when they next ask for
+        the topic's metadata (metadata_max_age_ms), consumers when they are started.
+
+        Args:
+            partitions: how many the topic shall have in all, up to 1,000.
 
         Raises:
             UnknownTopicError
+            InvalidPartitionsError: not more than it has, or too many.
         """
-        (self._connection()).fetch(statements.DELETE_TOPIC, name)
+        self._make_partitions(partitions, progress, statements.ADD_PARTITIONS_STEP, name, partitions)
+        return self.describe_topic(name)
+
+    def delete_topic(self, name: str, *, timeout_ms: int = 60_000, progress: Progress | None = None) -> None:
+        """Delete a topic, its records and the offsets committed for it, or finish what an interrupted call began.
+
+        Nobody new can use the topic from the first step on; transactions that use it are waited for.
+
+        Args:
+            timeout_ms: how long to wait for those without getting any further.
+
+        Raises:
+            UnknownTopicError
+            RequestTimedOutError: somebody still uses the topic. It cannot be used any more: call again to go on.
+        """
+        connection = self._connection()
+        total = 0
+        deadline = time.monotonic() + timeout_ms / 1000
+        while True:
+            try:
+                left = (connection.fetch(statements.DELETE_TOPIC_STEP, name))[0][0]
+            except errors.UnknownTopicError:
+                if total:
+                    return  # somebody else did the rest
+                raise
+            except errors.DatabaseError as error:
+                if not error.retriable:
+                    raise
+                if time.monotonic() >= deadline:
+                    raise errors.RequestTimedOutError(
+                        f"topic {name!r} is still used by a transaction that began before it was deleted:"
+                        " end that one (see pg_locks), and delete the topic again to go on"
+                    ) from error
+                sleep(_RETRY_S)
+                continue
+            total = max(total, left)
+            if progress is not None:
+                progress(total - left, total)
+            if left == 0:
+                return
+            deadline = time.monotonic() + timeout_ms / 1000
+
+    def _make_partitions(self, partitions: int, progress: Progress | None, step: str, *args: Any) -> None:
+        connection = self._connection()
+        while True:
+            left = (connection.fetch(step, *args))[0][0]
+            if progress is not None:
+                progress(partitions - left, partitions)
+            if left == 0:
+                return
 
     def describe_topic(self, name: str) -> TopicDescription:
         """Return a topic's description.

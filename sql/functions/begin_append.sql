@@ -1,12 +1,12 @@
 -- Take offsets in partitions, by the append rule; the caller then inserts exactly these rows into pgq_log.t<topic_id>.
 -- What pgq.produce_batch and the clients' COPY begin with.
 --
--- topic_ids, partitions, counts  parallel arrays: how many offsets in which partition; a partition once
+-- topic_ids, partitions, counts  parallel arrays: how many offsets in which partition; a partition once; 100 at most
 -- returns a row a partition: its offsets, ascending but maybe with gaps, and whether upkeep is due (pgq.upkeep)
 -- transaction  joins the caller's, which must insert in the same one and at the same savepoint level or below it:
 --              after ROLLBACK TO a savepoint before this call the offsets are void. Works in every isolation level
 -- locks   APPEND, shared: once a transaction and partition, until its end
--- raises  PQ002 (UnknownPartitionError) if one does not exist
+-- raises  PQ002 (UnknownPartitionError) if one does not exist, PQ023 (InvalidRequestError) for more than 100
 create or replace function pgq.begin_append(topic_ids int[], partitions int[], counts int[])
 returns table (topic_id int, partition int, partition_id int, offsets bigint[], upkeep_due boolean)
 language plpgsql security definer
@@ -20,6 +20,12 @@ declare
     locked boolean;
     found_partitions int := 0;
 begin
+    if cardinality(topic_ids) > 100 then
+        raise exception 'an append to % partitions at once', cardinality(topic_ids)
+            using errcode = 'PQ023',
+                  hint = 'Each takes several locks of the table that all sessions share: append to 100 at most in a call, and'
+                         ' in a transaction.';
+    end if;
     for part in
         select p.partition_id, p.topic_id, p.partition, p.sequence, w.count,
                (last.base_offset + last.end_offset) / 2 as half

@@ -7,7 +7,7 @@
 -- raises  PQ001 (UnknownTopicError), PQ002 (UnknownPartitionError), PQ019 (InvalidGroupIdError), PQ020 (InvalidCommitOffsetError)
 create or replace function pgq.commit_offsets(group_id text, topics text[], partitions int[], offsets bigint[], metadata text[] default null)
 returns void
-language plpgsql
+language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 declare

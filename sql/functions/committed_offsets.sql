@@ -4,7 +4,7 @@
 -- returns a row for each partition that has one
 create or replace function pgq.committed_offsets(group_id text, topics text[] default null, partitions int[] default null)
 returns table (topic text, partition int, "offset" bigint, metadata text, committed_at timestamptz)
-language sql stable
+language sql stable security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
     select distinct on (t.name, p.partition) t.name, p.partition, c."offset", c.metadata, c.committed_at

@@ -7,7 +7,7 @@
 -- source  Kafka's DeleteRecords
 create or replace function pgq.delete_records(topic text, partition int, "offset" bigint)
 returns bigint
-language plpgsql
+language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 declare

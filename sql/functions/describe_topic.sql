@@ -3,7 +3,7 @@
 -- raises  PQ001 (UnknownTopicError)
 create or replace function pgq.describe_topic(name text)
 returns pgq.topic_description
-language sql stable
+language sql stable security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
     select t.topic_id, t.name, t.partitions,

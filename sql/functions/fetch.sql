@@ -10,7 +10,7 @@
 --         PQ009 (IsolationLevelError), PQ010 (NotLeaderError), PQ011 (FetchAfterProduceError)
 create or replace function pgq.fetch(topic text, partition int, "offset" bigint, max_records int default 500)
 returns setof pgq.consumer_record
-language plpgsql
+language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable

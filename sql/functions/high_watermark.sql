@@ -4,7 +4,7 @@
 -- raises  PQ001 (UnknownTopicError), PQ002 (UnknownPartitionError), PQ010 (NotLeaderError)
 create or replace function pgq.high_watermark(topic text, partition int)
 returns bigint
-language plpgsql
+language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 declare

@@ -3,7 +3,7 @@
 -- raises  PQ001 (UnknownTopicError), PQ002 (UnknownPartitionError)
 create or replace function pgq.log_start_offset(topic text, partition int)
 returns bigint
-language plpgsql
+language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 declare

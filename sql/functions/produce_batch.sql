@@ -5,12 +5,13 @@
 -- keys, partitions, timestamps, headers  parallel to it where given; an element, or the whole array, may be null, with
 --              the meaning it has for pgq.produce. headers: an object of strings for each record
 -- returns partition and "offset" of each record, in the order given
--- transaction, locks and what it raises: as pgq.produce; nothing is appended if one record is refused
+-- transaction, locks and what it raises: as pgq.produce, and PQ023 (InvalidRequestError) for records to more than 100
+--              partitions; nothing is appended if one record is refused
 create or replace function pgq.produce_batch(
     topic text, "values" bytea[], keys bytea[] default null, partitions int[] default null,
     timestamps timestamptz[] default null, headers jsonb[] default null)
 returns setof pgq.record_metadata
-language plpgsql
+language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 #variable_conflict use_column

@@ -43,7 +43,14 @@ begin
     perform set_config('lock_timeout', '200ms', true);
     perform pgq._make_segment(partition_id, last.end_offset);
     return 'made';
-exception when lock_not_available then
-    return 'busy';
+exception
+    when lock_not_available then
+        return 'busy';
+    when undefined_table or internal_error then
+        -- "could not open relation": the topic was deleted while this looked at it
+        if exists (select from pgq.partition p where p.partition_id = upkeep.partition_id) then
+            raise;
+        end if;
+        return 'done';
 end
 $$;

@@ -50,7 +50,11 @@ async def test_delete_records(clients: Clients, conn: Connection, wide_topic: st
         ("create_topic", ("",), errors.InvalidTopicError),
         ("create_topic", ("t\n",), errors.InvalidTopicError),
         ("create_topic", ("t", 0), errors.InvalidPartitionsError),
-        ("create_topic", ("t", 51), errors.InvalidPartitionsError),
+        ("create_topic", ("t", 1001), errors.InvalidPartitionsError),
+        ("add_partitions", ("orders", 1), errors.InvalidPartitionsError),
+        ("add_partitions", ("orders", 0), errors.InvalidPartitionsError),
+        ("add_partitions", ("orders", 1001), errors.InvalidPartitionsError),
+        ("add_partitions", ("nope", 2), errors.UnknownTopicError),
         ("create_topic", ("t", 1, {"nope": 1}), errors.InvalidConfigError),
         ("create_topic", ("t", 1, {"segment.bytes": 1}), errors.InvalidConfigError),
         ("delete_topic", ("nope",), errors.UnknownTopicError),
@@ -78,3 +82,25 @@ async def test_closed_admin_refuses(clients: Clients) -> None:
     await admin.close()
     with pytest.raises(errors.IllegalStateError):
         await admin.list_topics()
+
+
+async def test_partitions_are_added(clients: Clients, topic: str) -> None:
+    steps: list[tuple[int, int]] = []
+    async with clients.admin() as admin:
+        added = await admin.add_partitions(topic, 60, progress=lambda done, total: steps.append((done, total)))
+        assert added.partitions == 60
+        assert await admin.describe_topic(topic) == added
+        assert steps == [(26, 60), (51, 60), (60, 60)]
+    async with clients.producer() as producer:
+        metadata = await (await producer.send(topic, b"v", partition=59))
+        assert (metadata.partition, metadata.offset) == (59, 0)
+
+
+async def test_a_large_topic_is_made_and_deleted(clients: Clients) -> None:
+    steps: list[tuple[int, int]] = []
+    async with clients.admin() as admin:
+        made = await admin.create_topic("large", 60, {"segment.bytes": 1 << 20}, progress=lambda *s: steps.append(s))
+        assert (made.partitions, made.config["segment.bytes"]) == (60, 1 << 20)
+        await admin.delete_topic("large", progress=lambda *s: steps.append(s))
+        assert steps == [(25, 60), (50, 60), (60, 60), (0, 60), (25, 60), (50, 60), (60, 60)]
+        assert [t.name for t in await admin.list_topics()] == []

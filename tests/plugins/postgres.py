@@ -1,32 +1,40 @@
 """A real PostgreSQL for the tests, and a database of its own for each of them.
 
-Which server: `--server embedded` (the wheel), `--server local` (an installed PostgreSQL; `--bin-dir` says which) or
-`--server dsn` (the server that PGQ_TEST_DSN names, on which databases and the role pgq_app may be created). By default
-the first of PGQ_TEST_DSN, the wheel and an installed PostgreSQL that is there. The server starts with the first test
-that needs one and is as durable as in production; a test's database is a clone of one that was migrated once.
+Which server: `--server embedded` (the wheel), `--server local` (an installed PostgreSQL; `--bin-dir` says which),
+`--server container` (Testcontainers; `--image` says which) or `--server dsn` (the server that PGQ_TEST_DSN names, on
+which databases and the role pgq_app may be created). By default the first of PGQ_TEST_DSN, the wheel and an installed
+PostgreSQL that is there. The server starts with the first test that needs one and is as durable as in production; a
+test's database is a clone of one that was migrated once.
 
 Tests connect as the ordinary role pgq_app, which owns the database, since that is how applications use pgq.
 """
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 import secrets
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote, urlencode
 
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 
 from pgq.embedded import EmbeddedServer, EmbeddedServerError, find_binaries
+
+if TYPE_CHECKING:
+    from testcontainers.community.postgres import PostgresContainer
 
 APPLICATION = "pgq_app"
 SETTINGS = {"max_connections": "200", "max_prepared_transactions": "50"}
@@ -45,16 +53,20 @@ class ForeignServer:
     admin_dsn: str
 
     def dsn(self, database: str = "postgres", *, user: str = "postgres") -> str:
-        parameters = {"dbname": database}
+        parameters = conninfo_to_dict(self.admin_dsn)
+        parameters.pop("dbname", None)
         if user == APPLICATION:
             parameters |= {"user": APPLICATION, "password": APPLICATION}
-        return make_conninfo(self.admin_dsn, **parameters)
+        # a URL, and the database's name in its path: asyncpg reads no other notation
+        return f"postgresql:///{quote(database, safe='')}?{urlencode(parameters, quote_via=quote)}"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("postgres")
-    group.addoption("--server", choices=("embedded", "local", "dsn"), help="the PostgreSQL server to test on")
+    servers = ("embedded", "local", "container", "dsn")
+    group.addoption("--server", choices=servers, help="the PostgreSQL server to test on")
     group.addoption("--bin-dir", type=Path, help="folder of the PostgreSQL programs to run; implies --server local")
+    group.addoption("--image", default="postgres:18", help="the image of the tests that use a container (%(default)s)")
 
 
 def _kind(config: pytest.Config) -> str:
@@ -79,12 +91,48 @@ def pytest_report_header(config: pytest.Config) -> str:
     if _kind(config) == "dsn":
         with psycopg.connect(os.environ["PGQ_TEST_DSN"]) as conn:
             return f"server: PostgreSQL {conn.execute('show server_version').fetchone()[0]} of PGQ_TEST_DSN"
+    if _kind(config) == "container":
+        image = config.getoption("image")
+        return f"server: {_without_container(image) or f'a container of {image}'}"
     try:
         folder = _binaries(config)
     except EmbeddedServerError as error:
         return f"server: none. {error}"
     version = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
     return f"server: {version.strip()} in {folder}"
+
+
+@functools.cache
+def _without_container(image: str) -> str | None:
+    """Say why no container of the image can run here; None if one can. Pulls what is missing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            return _try_image(image)
+        finally:
+            gc.collect()  # a client that found no daemon leaves its socket open, and a later test would be blamed
+
+
+def _try_image(image: str) -> str | None:
+    import requests
+    from docker.errors import DockerException, ImageNotFound
+    from testcontainers.core.config import testcontainers_config
+    from testcontainers.core.docker_client import DockerClient
+
+    images = [image] if testcontainers_config.ryuk_disabled else [image, testcontainers_config.ryuk_image]
+    what = "no Docker daemon answers"
+    try:
+        # seconds without a sign of life; docker sends the progress of a pull all the time
+        with closing(DockerClient(timeout=30).client) as client:
+            for name in images:
+                what = f"the image {name} cannot be had"
+                try:
+                    client.images.get(name)
+                except ImageNotFound:
+                    client.images.pull(name)
+    except (DockerException, requests.RequestException) as error:
+        return f"{what}: {error}"
+    return None
 
 
 @contextmanager
@@ -101,8 +149,8 @@ def _reachable_folder() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def bin_dir(pytestconfig: pytest.Config) -> Path:
     """The folder of the PostgreSQL programs under test."""
-    if _kind(pytestconfig) == "dsn":
-        pytest.skip("needs a server of its own, and the tests run on the one of PGQ_TEST_DSN")
+    if (kind := _kind(pytestconfig)) in ("dsn", "container"):
+        pytest.skip(f"needs the server's own programs, and the tests run with --server {kind}")
     return _binaries(pytestconfig)
 
 
@@ -114,10 +162,26 @@ def server_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def server(pytestconfig: pytest.Config) -> Iterator[Server]:
+def container(pytestconfig: pytest.Config) -> Iterator[PostgresContainer]:
+    """A container of the image under test, started. Where none can run, tests that need one are skipped."""
+    from testcontainers.community.postgres import PostgresContainer
+
+    image = pytestconfig.getoption("image")
+    if reason := _without_container(image):
+        pytest.skip(reason)
+    command = ["postgres", *(word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}"))]
+    with PostgresContainer(image, driver=None).with_command(command) as container:
+        yield container
+
+
+@pytest.fixture(scope="session")
+def server(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> Iterator[Server]:
     """The server that all tests share. A test that stops, kills or reconfigures one takes `own_server`."""
     if _kind(pytestconfig) == "dsn":
         yield ForeignServer(os.environ["PGQ_TEST_DSN"])
+        return
+    if _kind(pytestconfig) == "container":
+        yield ForeignServer(request.getfixturevalue("container").get_connection_url())
         return
     with (
         _reachable_folder() as folder,
@@ -203,7 +267,8 @@ def empty_dsn(server: Server, empty_database: str) -> str:
 @pytest.fixture(scope="session")
 def psql(pytestconfig: pytest.Config) -> Path:
     """The program psql."""
-    found = shutil.which("psql") if _kind(pytestconfig) == "dsn" else _binaries(pytestconfig) / "psql"
+    foreign = _kind(pytestconfig) in ("dsn", "container")
+    found = shutil.which("psql") if foreign else _binaries(pytestconfig) / "psql"
     if found is None or not Path(found).exists():
         pytest.skip("psql is not installed")
     return Path(found)

@@ -11,7 +11,7 @@ declare
 begin
     select p.* into result
       from pgq.topic t join pgq.partition p using (topic_id)
-     where t.name = _partition.topic and p.partition = _partition.partition;
+     where t.name = _partition.topic and t.state = 'ready' and p.partition = _partition.partition and p.partition < t.partitions;
     if not found then
         perform pgq._raise_unknown_partition(topic, partition);
     end if;

@@ -2,7 +2,7 @@
 -- What a consumer asks to see which partitions have something new.
 create or replace function pgq._partition_offsets(partition_ids int[])
 returns table (log_start_offset bigint, log_end_offset bigint)
-language plpgsql
+language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 begin

@@ -1,7 +1,7 @@
 -- Bounds of the segment that an offset belongs to; nulls if there is none.
 -- Readers read segments by name, never through the tree above them: docs/decisions/0002.
 create or replace function pgq._segment_at(partition_id int, "offset" bigint, out base_offset bigint, out end_offset bigint)
-language sql
+language sql security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
     select s.base_offset, s.end_offset

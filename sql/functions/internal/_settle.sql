@@ -6,7 +6,7 @@
 -- transaction  READ COMMITTED. Call it in one of its own (see pgq._flush_wal) and read the rows after it
 -- raises  PQ001 (UnknownTopicError) when the partition is gone, PQ008 (OffsetOutOfRangeError), PQ009, PQ010, PQ011
 create or replace function pgq._settle(partition_id int, "offset" bigint, out next_offset bigint, out high_watermark bigint)
-language plpgsql
+language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable

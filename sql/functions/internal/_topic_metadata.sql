@@ -2,13 +2,13 @@
 --
 -- raises  PQ001 (UnknownTopicError)
 create or replace function pgq._topic_metadata(topic text, out topic_id int, out partition_ids int[], out max_message_bytes bigint)
-language plpgsql stable
+language plpgsql stable security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 begin
     topic_id := pgq._topic_id(topic);
-    partition_ids := array(select p.partition_id from pgq.partition p
-                            where p.topic_id = _topic_metadata.topic_id order by p.partition);
+    partition_ids := array(select p.partition_id from pgq.topic t join pgq.partition p using (topic_id)
+                            where t.topic_id = _topic_metadata.topic_id and p.partition < t.partitions order by p.partition);
     max_message_bytes := pgq._config_value(topic_id, 'max.message.bytes');
 end
 $$;

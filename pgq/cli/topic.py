@@ -1,0 +1,215 @@
+"""`pgq topic`: create, list, describe, alter, grow and delete topics."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from pgq.cli.options import Dsn, TopicName
+from pgq.cli.output import Format, Output, count_text, print_object, print_rows, progress_bar
+from pgq.errors import TopicAlreadyExistsError, UnknownTopicError
+
+app = typer.Typer(no_args_is_help=True, help="Create, list, describe, alter and delete topics.")
+
+_LIST = "select topic, topic_id, state, partitions, records, segments, skew::float8, created_at, config::text{}"
+_FROM = " from pgq.topic_status order by topic"
+_COLUMNS = ("topic", "topic_id", "state", "partitions", "records", "segments", "skew", "created_at", "config")
+_TOPIC = (
+    "select topic, topic_id, state, partitions, records, segments, skew::float8, created_at, config::text, bytes"
+    " from pgq.topic_status where topic = $1::text"
+)
+_PARTITIONS = (
+    "select partition, log_start_offset, high_watermark, log_end_offset, records, bytes, segments, producers,"
+    " producer_pid, producer_application, extract(epoch from producer_age)::float8, producer_prepared"
+    " from pgq.partition_status where topic = $1::text order by partition"
+)
+_PARTITION_COLUMNS: tuple[str, ...] = (
+    "partition",
+    "log_start_offset",
+    "high_watermark",
+    "log_end_offset",
+    "records",
+    "bytes",
+    "segments",
+    "producers",
+    "producer_pid",
+    "producer_application",
+    "producer_age",
+    "producer_prepared",
+)
+_PRODUCER_COLUMNS = 4
+"""The last columns, which say something only where a producer's transaction is open."""
+
+Config = Annotated[
+    list[str] | None, typer.Option("--config", "-c", metavar="KEY=VALUE", help="Configuration; repeatable.")
+]
+
+
+@app.command()
+def create(
+    name: TopicName,
+    partitions: Annotated[int, typer.Option("--partitions", "-p", min=1, help="1 to 1,000.")] = 1,
+    config: Config = None,
+    if_not_exists: Annotated[
+        bool, typer.Option("--if-not-exists", help="A topic of this name, as it may be, is no error.")
+    ] = False,
+    dsn: Dsn = None,
+) -> None:
+    """Create a topic. What an interrupted command left is finished by the same command again."""
+    from pgq import Admin
+
+    settings = _parse_config(config)
+    with Admin(dsn) as admin, progress_bar(f"creating {name}", "partitions") as progress:
+        try:
+            topic = admin.create_topic(name, partitions, settings, progress=progress)
+        except TopicAlreadyExistsError:
+            if not if_not_exists:
+                raise
+            topic = None
+    if topic is None:
+        typer.echo(f"topic {name} exists already; nothing was changed")
+    else:
+        typer.echo(f"created topic {name} with {count_text(topic.partitions, 'partition')}")
+
+
+@app.command("list")
+def list_topics(
+    sizes: Annotated[bool, typer.Option("--bytes", help="Their sizes on disk too, which take longer.")] = False,
+    output: Output = Format.TABLE,
+    dsn: Dsn = None,
+) -> None:
+    """List all topics, those in creation and deletion too."""
+    rows = [_topic_row(row) for row in _fetch(dsn, _LIST.format(", bytes" if sizes else "") + _FROM)]
+    shown = ["topic", "state", "partitions", "records", "skew", "created_at"]
+    if sizes:
+        shown.insert(4, "bytes")
+    print_rows(rows, shown, output)
+
+
+@app.command()
+def describe(name: TopicName, output: Output = Format.TABLE, dsn: Dsn = None) -> None:
+    """Show a topic, its configuration and its partitions."""
+    from pgq.sync.client import connect
+
+    connection = connect(dsn)
+    try:
+        found = connection.fetch(_TOPIC, name)
+        if not found:
+            raise UnknownTopicError(f"unknown topic {name!r}: see `pgq topic list`")
+        partitions = [dict(zip(_PARTITION_COLUMNS, row, strict=True)) for row in connection.fetch(_PARTITIONS, name)]
+    finally:
+        connection.close()
+    columns = _PARTITION_COLUMNS
+    if output is Format.TABLE and not any(row["producers"] for row in partitions):
+        columns = columns[:-_PRODUCER_COLUMNS]
+    print_object(_topic_row(found[0]) | {"partition_status": partitions}, {"partition_status": columns}, output)
+
+
+@app.command()
+def alter(
+    name: TopicName,
+    config: Config = None,
+    delete_config: Annotated[
+        list[str] | None, typer.Option("--delete-config", metavar="KEY", help="Back to the default; repeatable.")
+    ] = None,
+    dsn: Dsn = None,
+) -> None:
+    """Change a topic's configuration. Keys that are not named stay as they are."""
+    from pgq import Admin
+
+    settings = _parse_config(config)
+    for key in delete_config or []:
+        if key in settings:
+            raise typer.BadParameter(f"{key} is to be set and deleted", param_hint="--delete-config")
+        settings[key] = None
+    if not settings:
+        raise typer.BadParameter("nothing to change: give -c KEY=VALUE or --delete-config KEY", param_hint="--config")
+    with Admin(dsn) as admin:
+        topic = admin.alter_topic_config(name, settings)
+    for key in settings:
+        typer.echo(f"{name}: {key}={topic.config[key]}{' (default)' if settings[key] is None else ''}")
+
+
+@app.command()
+def delete(
+    name: TopicName,
+    if_exists: Annotated[bool, typer.Option("--if-exists", help="No such topic is no error.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dsn: Dsn = None,
+) -> None:
+    """Delete a topic, its records and the offsets committed for it.
+
+    On a terminal it asks first; elsewhere it needs --yes. What an interrupted command left is finished by the same
+    command again.
+    """
+    from pgq import Admin
+
+    found = _fetch(dsn, _TOPIC, name)
+    if not found:
+        if if_exists:
+            typer.echo(f"no topic {name}; nothing was changed")
+            return
+        raise UnknownTopicError(f"unknown topic {name!r}: see `pgq topic list`")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise typer.BadParameter("nobody can be asked here: add --yes", param_hint="--yes")
+        row = _topic_row(found[0])
+        what = f"{count_text(row['partitions'], 'partition')} and {count_text(row['records'], 'record')}"
+        typer.confirm(f"Delete topic {name} with {what}?", abort=True, err=True)
+    with Admin(dsn) as admin, progress_bar(f"deleting {name}", "steps") as progress:
+        admin.delete_topic(name, progress=progress)
+    typer.echo(f"deleted topic {name}")
+
+
+@app.command("add-partitions")
+def add_partitions(
+    name: TopicName,
+    partitions: Annotated[int, typer.Option("--partitions", "-p", min=1, help="How many it shall have in all.")],
+    dsn: Dsn = None,
+) -> None:
+    """Give a topic more partitions.
+
+    Records that are there stay where they are. From now on a key's records may go to another partition than before, so
+    a reader that needs the order of a key has to have read the old partitions first.
+    """
+    from pgq import Admin
+
+    with Admin(dsn) as admin, progress_bar(f"adding to {name}", "partitions") as progress:
+        before = admin.describe_topic(name).partitions
+        after = admin.add_partitions(name, partitions, progress=progress).partitions
+    typer.echo(f"topic {name} has {count_text(after, 'partition')} now, {before:,} before")
+    typer.secho("Records of a key may go to another partition from now on.", fg=typer.colors.YELLOW, err=True)
+
+
+def _fetch(dsn: str | None, statement: str, *args: Any) -> list[Any]:
+    from pgq.sync.client import connect
+
+    connection = connect(dsn)
+    try:
+        rows: list[Any] = connection.fetch(statement, *args)
+    finally:
+        connection.close()
+    return rows
+
+
+def _topic_row(row: Any) -> dict[str, Any]:
+    result = dict(zip((*_COLUMNS, "bytes"), row, strict=False))
+    result["config"] = json.loads(result["config"])
+    return result
+
+
+def _parse_config(texts: list[str] | None) -> dict[str, int | None]:
+    result: dict[str, int | None] = {}
+    for text in texts or []:
+        key, found, value = text.partition("=")
+        try:
+            number = int(value)
+        except ValueError:
+            number = None
+        if not found or not key or number is None:
+            raise typer.BadParameter(f"{text!r} is no KEY=VALUE with a whole number", param_hint="--config")
+        result[key] = number
+    return result

@@ -1,0 +1,51 @@
+-- What moves in every partition: next offset, high watermark, open producers. All of the lock table is read once.
+--
+-- returns a row a partition; the oldest open producer by the start of its transaction, which takes pg_read_all_stats (of
+--         the owner of schema pgq) to see of other roles: without, producer_since is null and any of them is named.
+--         producer_prepared: the gid, if it is a prepared transaction, which has no pid. On a standby, where the
+--         primary's locks are not known, high_watermark is null
+create or replace function pgq._partition_progress()
+returns table (partition_id int, next_offset bigint, high_watermark bigint, producers bigint, producer_pid int,
+               producer_application text, producer_since timestamptz, producer_prepared text)
+language plpgsql security definer
+set search_path = pgq, pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    ids int[];
+    next_offsets bigint[];
+begin
+    -- first the sequences, then the locks: see pgq._high_watermark
+    select array_agg(p.partition_id), array_agg(coalesce(pg_sequence_last_value(p.sequence), -1) + 1)
+      into ids, next_offsets from pgq.partition p;
+    return query
+        with lock as materialized (
+            select l.* from pg_locks l
+             where l.locktype = 'transactionid' and l.pid is null
+                or l.locktype = 'advisory' and l.objsubid = 1 and l.classid::bigint >> 26 = 23
+                   and l.database = (select d.oid from pg_database d where d.datname = current_database())
+        ), held as (
+            select ((l.classid::bigint >> 8) & 262143)::int as partition_id,
+                   ((l.classid::bigint & 255) << 32) | l.objid::bigint as base, l.pid, l.virtualtransaction
+              from lock l where l.locktype = 'advisory'
+        ), producer as (
+            select distinct on (h.partition_id) h.partition_id, h.pid, a.application_name, coalesce(a.xact_start, x.prepared) as since, x.gid,
+                   count(*) over (partition by h.partition_id) as producers
+              from held h
+              left join pg_stat_activity a on a.pid = h.pid
+              left join lock own on h.pid is null and own.locktype = 'transactionid' and own.virtualtransaction = h.virtualtransaction
+              left join pg_prepared_xacts x on x.transaction = own.transactionid
+             order by h.partition_id, coalesce(a.xact_start, x.prepared), h.pid
+        ), lowest as (
+            select h.partition_id, min(((h.base - n.next_offset + 549755813888) & 1099511627775) - 549755813888) as distance
+              from held h join unnest(ids, next_offsets) n (partition_id, next_offset) using (partition_id)
+             group by h.partition_id
+        )
+        select n.partition_id, n.next_offset,
+               case when not pg_is_in_recovery() then n.next_offset + least(coalesce(w.distance, 0), 0) end,
+               coalesce(p.producers, 0), p.pid, p.application_name, p.since, p.gid
+          from unnest(ids, next_offsets) n (partition_id, next_offset)
+          left join lowest w using (partition_id)
+          left join producer p using (partition_id);
+end
+$$;

@@ -1,0 +1,205 @@
+"""`pgq topic` as an operator uses it: what it prints in each form, its exit codes, and what it does in the database."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pty
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgq import Admin, Producer
+from tests.acceptance.test_cli import PGQ, environment, refusal, run
+from tests.plugins.sessions import Connection, value
+
+PARTITION_COLUMNS = (
+    "partition,log_start_offset,high_watermark,log_end_offset,records,bytes,segments,producers,producer_pid,"
+    "producer_application,producer_age,producer_prepared"
+)
+
+
+def ok(*arguments: str, **variables: str) -> str:
+    """What a command prints that ends well and says nothing on stderr."""
+    done = run(*arguments, **variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def in_terminal(answer: str, *arguments: str, **variables: str) -> tuple[int, str]:
+    """Run a command in a terminal, answer its question, and return its exit code and what the terminal shows."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*PGQ, *arguments], env=environment(TERM="xterm", **variables), stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while True:
+                shown += os.read(ours, 65536)
+                if answer and b"[y/N]" in shown:
+                    os.write(ours, answer.encode() + b"\n")
+                    answer = ""
+        except OSError:  # the terminal has gone with its process
+            pass
+        os.close(ours)
+    return process.returncode, shown.decode()
+
+
+def test_create_describe_alter_delete(dsn: str) -> None:
+    assert ok("topic", "create", "orders", "-p", "3", "-c", "max.message.bytes=2000", PGQ_DSN=dsn) == (
+        "created topic orders with 3 partitions\n"
+    )
+    described = json.loads(ok("topic", "describe", "orders", "-o", "json", PGQ_DSN=dsn))
+    assert (described["topic"], described["state"], described["partitions"]) == ("orders", "ready", 3)
+    assert described["config"]["max.message.bytes"] == 2000
+    assert [row["partition"] for row in described["partition_status"]] == [0, 1, 2]
+    assert {row["high_watermark"] for row in described["partition_status"]} == {0}
+
+    changes = ("-c", "segment.bytes=16777216", "--delete-config", "max.message.bytes")
+    assert ok("topic", "alter", "orders", *changes, PGQ_DSN=dsn) == (
+        "orders: segment.bytes=16777216\norders: max.message.bytes=1048576 (default)\n"
+    )
+    config = json.loads(ok("topic", "describe", "orders", "-o", "json", PGQ_DSN=dsn))["config"]
+    assert (config["segment.bytes"], config["max.message.bytes"]) == (16777216, 1048576)
+
+    assert ok("topic", "delete", "orders", "--yes", PGQ_DSN=dsn) == "deleted topic orders\n"
+    assert json.loads(ok("topic", "list", "-o", "json", PGQ_DSN=dsn)) == []
+
+
+def test_list_in_every_form(dsn: str) -> None:
+    with Admin(dsn) as admin, Producer(dsn) as producer:
+        admin.create_topic("orders", 2)
+        admin.create_topic("payments")
+        for number in range(4):
+            producer.send("orders", b"x", partition=number % 2)
+    table = ok("topic", "list", PGQ_DSN=dsn).splitlines()
+    assert table[0].split() == ["TOPIC", "STATE", "PARTITIONS", "RECORDS", "SKEW", "CREATED_AT"]
+    assert [line.split()[:5] for line in table[1:]] == [
+        ["orders", "ready", "2", "4", "1.0"],
+        ["payments", "ready", "1", "0", "-"],
+    ]
+    assert not any(line.endswith(" ") or "\x1b" in line for line in table)
+    rows = list(csv.DictReader(io.StringIO(ok("topic", "list", "-o", "csv", "--bytes", PGQ_DSN=dsn))))
+    assert [(row["topic"], row["records"], row["skew"]) for row in rows] == [
+        ("orders", "4", "1.0"),
+        ("payments", "0", ""),
+    ]
+    assert all(int(row["bytes"]) > 0 for row in rows)
+    first, second = json.loads(ok("topic", "list", "-o", "json", PGQ_DSN=dsn))
+    assert (first["topic"], first["records"], second["skew"]) == ("orders", 4, None)
+    assert first["created_at"].endswith("Z")
+    assert "bytes" not in first
+
+
+def test_describe_names_an_open_producer(dsn: str, connect: Callable[[], Connection]) -> None:
+    with Admin(dsn) as admin:
+        admin.create_topic("orders")
+    quiet = ok("topic", "describe", "orders", PGQ_DSN=dsn)
+    assert "PRODUCERS" in quiet
+    assert "PRODUCER_PID" not in quiet
+    session = connect()
+    with session.transaction():
+        session.execute("select pgq.produce('orders', 'x')")
+        assert "PRODUCER_PID" in ok("topic", "describe", "orders", PGQ_DSN=dsn)
+        (row,) = json.loads(ok("topic", "describe", "orders", "-o", "json", PGQ_DSN=dsn))["partition_status"]
+        assert (row["producers"], row["producer_pid"]) == (1, session.info.backend_pid)
+        header, line = ok("topic", "describe", "orders", "-o", "csv", PGQ_DSN=dsn).splitlines()
+        assert header == PARTITION_COLUMNS
+        assert str(session.info.backend_pid) in line.split(",")
+
+
+def test_more_partitions_than_one_transaction_makes(dsn: str, conn: psycopg.Connection[Any]) -> None:
+    assert "60 partitions" in ok("topic", "create", "wide", "--partitions", "60", PGQ_DSN=dsn)
+    done = run("topic", "add-partitions", "wide", "-p", "64", PGQ_DSN=dsn)
+    assert (done.returncode, done.stdout) == (0, "topic wide has 64 partitions now, 60 before\n")
+    assert done.stderr == "Records of a key may go to another partition from now on.\n"
+    assert value(conn, "select partitions from pgq.describe_topic('wide')") == 64
+    assert "PQ" not in refusal("topic", "add-partitions", "wide", "-p", "10", PGQ_DSN=dsn)
+    assert ok("topic", "delete", "wide", "-y", PGQ_DSN=dsn) == "deleted topic wide\n"
+
+
+def test_what_is_there_and_what_is_not(dsn: str) -> None:
+    ok("topic", "create", "orders", "--if-not-exists", PGQ_DSN=dsn)
+    assert "orders" in refusal("topic", "create", "orders", PGQ_DSN=dsn)
+    assert "nothing was changed" in ok("topic", "create", "orders", "-p", "9", "--if-not-exists", PGQ_DSN=dsn)
+    for command in (
+        ["describe"],
+        ["alter", "-c", "segment.bytes=16777216"],
+        ["delete", "-y"],
+        ["add-partitions", "-p", "2"],
+    ):
+        assert "nowhere" in refusal("topic", *command, "nowhere", PGQ_DSN=dsn)
+    assert "nothing was changed" in ok("topic", "delete", "nowhere", "--if-exists", PGQ_DSN=dsn)
+    assert "nonsense" in refusal("topic", "create", "other", "-c", "nonsense=1", PGQ_DSN=dsn)
+    assert "a b" in refusal("topic", "create", "a b", PGQ_DSN=dsn)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["create", "orders", "-p", "0"],
+        ["create", "orders", "-c", "segment.bytes"],
+        ["create", "orders", "-c", "segment.bytes=much"],
+        ["alter", "orders"],
+        ["alter", "orders", "-c", "a=1", "--delete-config", "a"],
+        ["list", "-o", "xml"],
+        ["add-partitions", "orders"],
+    ],
+    ids=" ".join,
+)
+def test_usage_errors(arguments: list[str]) -> None:
+    done = run("topic", *arguments, PGQ_DSN="host=nowhere.invalid")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+
+
+def test_delete_asks_in_a_terminal_and_needs_yes_elsewhere(dsn: str) -> None:
+    with Admin(dsn) as admin, Producer(dsn) as producer:
+        admin.create_topic("orders")
+        producer.send("orders", b"x")
+        producer.flush()
+        done = run("topic", "delete", "orders", PGQ_DSN=dsn)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "--yes" in done.stderr
+        code, shown = in_terminal("n", "topic", "delete", "orders", PGQ_DSN=dsn)
+        assert code == 1
+        assert "Delete topic orders with 1 partition and 1 record?" in shown
+        assert [topic.name for topic in admin.list_topics()] == ["orders"]
+        code, shown = in_terminal("y", "topic", "delete", "orders", PGQ_DSN=dsn)
+        assert code == 0
+        assert "deleted topic orders" in shown
+        assert admin.list_topics() == []
+
+
+def test_colours_are_for_terminals_and_not_with_no_color(dsn: str) -> None:
+    with Admin(dsn) as admin:
+        admin.create_topic("orders")
+    assert "\x1b[1mTOPIC" in in_terminal("", "topic", "list", PGQ_DSN=dsn)[1]
+    shown = in_terminal("", "topic", "list", PGQ_DSN=dsn, NO_COLOR="1")[1]
+    assert "TOPIC" in shown
+    assert "\x1b[3" not in shown
+
+
+def test_topics_complete_themselves(dsn: str) -> None:
+    with Admin(dsn) as admin:
+        for name in ("orders", "orders.late", "payments"):
+            admin.create_topic(name)
+
+    def complete(dsn: str) -> list[str]:
+        # as the shell asks after `pgq consume or<TAB>`
+        words = {"COMP_WORDS": "pgq consume or", "COMP_CWORD": "2", "_PGQ_COMPLETE": "complete_bash"}
+        command = [*PGQ[:2], "from pgq.cli import app; app(prog_name='pgq')"]
+        done = subprocess.run(
+            command, env=environment(PGQ_DSN=dsn, **words), capture_output=True, text=True, check=False
+        )
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    assert complete(dsn) == ["orders", "orders.late"]
+    assert complete("host=127.0.0.1 port=1") == []
