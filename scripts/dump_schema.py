@@ -5,7 +5,7 @@ python scripts/dump_schema.py --write    write sql/schema.sql
 python scripts/dump_schema.py --check    fail if sql/schema.sql differs
 
 With `--dsn` the database dumped is that one, as it is; without, a fresh install in an embedded server. The text is the
-same on every supported version of PostgreSQL. Bodies of functions are left out: they stand in sql/functions.
+same on every supported version of PostgreSQL, and whether or not the server has pgq's roles. Bodies of functions are left out: they stand in sql/functions.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ _BEHIND_RELATIONS = """
     select c.oid, format('grant %%s on %%s to %%s', string_agg(lower(g.privilege_type), ', ' order by g.privilege_type),
                          c.oid::regclass, case g.grantee when 0 then 'public' else g.grantee::regrole::text end)
       from pg_class c, aclexplode(c.relacl) g where c.oid = any (%(relations)s) and g.grantee <> c.relowner
+       and not starts_with(g.grantee::regrole::text, 'pgq_')
      group by c.oid, g.grantee
      order by 1, 2
 """
@@ -122,7 +123,8 @@ _FUNCTIONS = """
                    then E';\\nrevoke execute on function ' || p.oid::regprocedure || ' from public' else '' end
            || coalesce((select string_agg(format(E';\\ngrant execute on function %%s to %%s', p.oid::regprocedure,
                                                  g.grantee::regrole), '' order by g.grantee::regrole::text)
-                          from aclexplode(p.proacl) g where g.grantee not in (0, p.proowner)), '')
+                          from aclexplode(p.proacl) g where g.grantee not in (0, p.proowner)
+                           and not starts_with(g.grantee::regrole::text, 'pgq_')), '')
       from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_language l on l.oid = p.prolang
      where n.nspname = any (%(schemas)s)
 """
