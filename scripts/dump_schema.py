@@ -5,7 +5,8 @@ python scripts/dump_schema.py --write    write sql/schema.sql
 python scripts/dump_schema.py --check    fail if sql/schema.sql differs
 
 With `--dsn` the database dumped is that one, as it is; without, a fresh install in an embedded server. The text is the
-same on every supported version of PostgreSQL, and whether or not the server has pgq's roles. Bodies of functions are left out: they stand in sql/functions.
+same on every supported version of PostgreSQL, and whether or not the server has pgq's roles. Bodies of functions are
+left out: they stand in sql/functions.
 """
 
 from __future__ import annotations

@@ -104,6 +104,8 @@ def as_role(conn: Connection, watcher: Connection, dsn: str) -> Iterator[Callabl
     yield as_role
     for session in opened:
         session.close()
+    for role in ROLES:
+        watcher.execute(f"revoke pgq_{role} from pgq_app")  # other tests want it without any membership
 
 
 @pytest.mark.parametrize("role", ROLES)
