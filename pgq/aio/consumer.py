@@ -203,7 +203,7 @@ class AsyncConsumer(AsyncClient):
             UnknownTopicError, UnknownPartitionError
         """
         wanted = [TopicPartition(*tp) for tp in partitions]
-        ids = [(await self._make_state(tp)).partition_id for tp in wanted]
+        ids = [state.partition_id for state in await self._make_states(wanted)]
         rows = await self._fetch(statements.PARTITION_OFFSETS, ids)
         return {tp: row[0] for tp, row in zip(wanted, rows, strict=True)}
 
@@ -213,9 +213,9 @@ class AsyncConsumer(AsyncClient):
         Raises:
             UnknownTopicError, UnknownPartitionError
         """
-        return {
-            TopicPartition(*tp): (await self._fetch(statements.HIGH_WATERMARK, tp[0], tp[1]))[0][0] for tp in partitions
-        }
+        wanted = [TopicPartition(*tp) for tp in partitions]
+        rows = await self._fetch(statements.HIGH_WATERMARKS, [tp[0] for tp in wanted], [tp[1] for tp in wanted])
+        return {tp: row[0] for tp, row in zip(wanted, rows, strict=True)}
 
     async def offsets_for_times(
         self, timestamps: Mapping[TopicPartition, int]
@@ -228,7 +228,7 @@ class AsyncConsumer(AsyncClient):
         result: dict[TopicPartition, OffsetAndTimestamp | None] = {}
         for (topic, partition), timestamp_ms in timestamps.items():
             tp = TopicPartition(topic, partition)
-            state = await self._make_state(tp)
+            (state,) = await self._make_states([tp])
             offset = (await self._fetch(statements.OFFSETS_FOR_TIMES, topic, partition, timestamp_ms))[0][0]
             rows = [] if offset is None else await self._window(state, offset, 1)
             result[tp] = OffsetAndTimestamp(offset, rows[0][1]) if rows else None
@@ -308,19 +308,28 @@ class AsyncConsumer(AsyncClient):
         rows = await self._fetch(statements.TOPIC_METADATA, topic)
         return [TopicPartition(topic, p) for p in range(len(rows[0][1]))]
 
-    async def _make_state(self, tp: TopicPartition, *, known: bool = True) -> PartitionState:
-        if known and tp in self._assignment:
-            return self._assignment[tp]
-        topic, partition = tp
-        topic_id, partition_ids, _ = (await self._fetch(statements.TOPIC_METADATA, topic))[0]
-        if not isinstance(partition, int) or not 0 <= partition < len(partition_ids):
-            raise errors.UnknownPartitionError(
-                f"unknown partition {partition} of topic {topic!r}: it has partitions 0 to {len(partition_ids) - 1}"
-            )
-        return PartitionState(tp, topic_id, partition_ids[partition])
+    async def _make_states(self, partitions: list[TopicPartition], *, known: bool = True) -> list[PartitionState]:
+        """Return the states of partitions, new ones for those that are not assigned, or for all if not `known`."""
+        topics: dict[str, tuple[int, list[int]]] = {}
+        states = []
+        for tp in partitions:
+            topic, partition = tp
+            if known and tp in self._assignment:
+                states.append(self._assignment[tp])
+                continue
+            if topic not in topics:
+                topic_id, partition_ids, _ = (await self._fetch(statements.TOPIC_METADATA, topic))[0]
+                topics[topic] = topic_id, partition_ids
+            topic_id, partition_ids = topics[topic]
+            if not isinstance(partition, int) or not 0 <= partition < len(partition_ids):
+                raise errors.UnknownPartitionError(
+                    f"unknown partition {partition} of topic {topic!r}: it has partitions 0 to {len(partition_ids) - 1}"
+                )
+            states.append(PartitionState(tp, topic_id, partition_ids[partition]))
+        return states
 
     async def _assign(self, partitions: list[TopicPartition]) -> None:
-        self._assignment.replace([await self._make_state(tp, known=False) for tp in partitions])
+        self._assignment.replace(await self._make_states(partitions, known=False))
         self._buffer = deque(r for r in self._buffer if TopicPartition(r.topic, r.partition) in self._assignment)
 
     def _state(self, tp: TopicPartition) -> PartitionState:
@@ -350,24 +359,28 @@ class AsyncConsumer(AsyncClient):
         if not missing:
             return
         committed = await self._committed([s.tp for s in missing]) if self._group_id is not None else {}
+        by_policy = [state for state in missing if state.tp not in committed]
         for state in missing:
             if state.tp in committed:
                 state.advance(committed[state.tp].offset)
-            else:
-                await self._reset(
-                    state,
-                    errors.NoOffsetForPartitionError(
-                        f"no committed offset for {state.tp}, and auto_offset_reset is 'none': seek, or choose a policy"
-                    ),
-                )
+        if by_policy:
+            await self._reset(
+                by_policy,
+                errors.NoOffsetForPartitionError(
+                    f"no committed offset for {by_policy[0].tp}, and auto_offset_reset is 'none':"
+                    " seek, or choose a policy"
+                ),
+            )
 
-    async def _reset(self, state: PartitionState, error: errors.PgqError) -> None:
-        """Move a partition to where auto_offset_reset says; raise the error if it is "none"."""
+    async def _reset(self, states: list[PartitionState], error: errors.PgqError) -> None:
+        """Move partitions to where auto_offset_reset says; raise the error if it is "none"."""
         if self._auto_offset_reset == "none":
             raise error
         find = self.beginning_offsets if self._auto_offset_reset == "earliest" else self.end_offsets
-        state.advance((await find([state.tp]))[state.tp])
-        state.more = False
+        found = await find([state.tp for state in states])
+        for state in states:
+            state.advance(found[state.tp])
+            state.more = False
 
     async def _poll(self, only: set[TopicPartition], limit: int) -> dict[TopicPartition, list[ConsumerRecord]]:
         """Read what there is. Records that are not returned were not read: if one partition fails, what others gave is
@@ -420,7 +433,7 @@ class AsyncConsumer(AsyncClient):
             log_ends[state.tp] = log_end
             if state.position is None or not log_start <= state.position <= log_end:
                 await self._reset(
-                    state,
+                    [state],
                     errors.OffsetOutOfRangeError(
                         f"position {state.position} of {state.tp} is out of range {log_start} to {log_end}:"
                         " seek to another offset"
@@ -436,7 +449,7 @@ class AsyncConsumer(AsyncClient):
         try:
             rows = await self._read(state, limit)
         except errors.OffsetOutOfRangeError as error:
-            await self._reset(state, error)
+            await self._reset([state], error)
             return 0
         if rows:
             result[state.tp] = records.decode(

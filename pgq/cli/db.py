@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from pgq.cli.output import Format, Output, print_rows
+
 app = typer.Typer(no_args_is_help=True, help="Install, upgrade, inspect and repair the schema pgq in a database.")
 
 Dsn = Annotated[
@@ -25,28 +27,33 @@ def upgrade(dsn: Dsn = None) -> None:
 
 
 @app.command()
-def current(dsn: Dsn = None) -> None:
+def current(dsn: Dsn = None, output: Output = Format.TABLE) -> None:
     """Print the revision of the schema in the database, and this library's. Exits with 1 if there is none."""
     from pgq import schema
     from pgq.config import SCHEMA_VERSION
 
     installed = schema.current(dsn)
-    typer.echo(f"schema pgq: {installed or 'none'} (library: {SCHEMA_VERSION})")
+    if output is Format.TABLE:
+        typer.echo(f"schema pgq: {installed or 'none'} (library: {SCHEMA_VERSION})")
+    else:
+        print_rows([{"schema": installed, "library": SCHEMA_VERSION}], ("schema", "library"), output)
     if installed is None:
         raise typer.Exit(1)
 
 
 @app.command()
-def check(dsn: Dsn = None) -> None:
+def check(dsn: Dsn = None, output: Output = Format.TABLE) -> None:
     """Compare the schema with this library's, and look at the log in it. Changes nothing. Exits with 1 at a problem."""
     from pgq import schema
 
     problems = schema.check(dsn)
-    for problem in problems:
-        typer.echo(problem)
+    if output is Format.TABLE:
+        for problem in problems or ["schema pgq is as it should be"]:
+            typer.echo(problem)
+    else:
+        print_rows([{"problem": problem} for problem in problems], ("problem",), output)
     if problems:
         raise typer.Exit(1)
-    typer.echo("schema pgq is as it should be")
 
 
 @app.command()

@@ -23,7 +23,10 @@ UPKEEP = "select pgq.upkeep($1::int4, $2::int4)"
 
 PARTITION_OFFSETS = "select log_start_offset, log_end_offset from pgq._partition_offsets($1::int4[])"
 SETTLE = "select next_offset, high_watermark from pgq._settle($1::int4, $2::int8)"
-HIGH_WATERMARK = "select pgq.high_watermark($1::text, $2::int4)"
+HIGH_WATERMARKS = (
+    "select pgq.high_watermark(w.topic, w.partition)"
+    " from unnest($1::text[], $2::int4[]) with ordinality w (topic, partition, nth) order by w.nth"
+)
 OFFSETS_FOR_TIMES = (
     "select pgq.offsets_for_times($1::text, $2::int4, 'epoch'::timestamptz + $3::int8 * interval '1 millisecond')"
 )

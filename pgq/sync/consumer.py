@@ -205,7 +205,7 @@ class Consumer(Client):
             UnknownTopicError, UnknownPartitionError
         """
         wanted = [TopicPartition(*tp) for tp in partitions]
-        ids = [(self._make_state(tp)).partition_id for tp in wanted]
+        ids = [state.partition_id for state in self._make_states(wanted)]
         rows = self._fetch(statements.PARTITION_OFFSETS, ids)
         return {tp: row[0] for tp, row in zip(wanted, rows, strict=True)}
 
@@ -215,7 +215,9 @@ class Consumer(Client):
         Raises:
             UnknownTopicError, UnknownPartitionError
         """
-        return {TopicPartition(*tp): (self._fetch(statements.HIGH_WATERMARK, tp[0], tp[1]))[0][0] for tp in partitions}
+        wanted = [TopicPartition(*tp) for tp in partitions]
+        rows = self._fetch(statements.HIGH_WATERMARKS, [tp[0] for tp in wanted], [tp[1] for tp in wanted])
+        return {tp: row[0] for tp, row in zip(wanted, rows, strict=True)}
 
     def offsets_for_times(
         self, timestamps: Mapping[TopicPartition, int]
@@ -228,7 +230,7 @@ class Consumer(Client):
         result: dict[TopicPartition, OffsetAndTimestamp | None] = {}
         for (topic, partition), timestamp_ms in timestamps.items():
             tp = TopicPartition(topic, partition)
-            state = self._make_state(tp)
+            (state,) = self._make_states([tp])
             offset = (self._fetch(statements.OFFSETS_FOR_TIMES, topic, partition, timestamp_ms))[0][0]
             rows = [] if offset is None else self._window(state, offset, 1)
             result[tp] = OffsetAndTimestamp(offset, rows[0][1]) if rows else None
@@ -308,19 +310,28 @@ class Consumer(Client):
         rows = self._fetch(statements.TOPIC_METADATA, topic)
         return [TopicPartition(topic, p) for p in range(len(rows[0][1]))]
 
-    def _make_state(self, tp: TopicPartition, *, known: bool = True) -> PartitionState:
-        if known and tp in self._assignment:
-            return self._assignment[tp]
-        topic, partition = tp
-        topic_id, partition_ids, _ = (self._fetch(statements.TOPIC_METADATA, topic))[0]
-        if not isinstance(partition, int) or not 0 <= partition < len(partition_ids):
-            raise errors.UnknownPartitionError(
-                f"unknown partition {partition} of topic {topic!r}: it has partitions 0 to {len(partition_ids) - 1}"
-            )
-        return PartitionState(tp, topic_id, partition_ids[partition])
+    def _make_states(self, partitions: list[TopicPartition], *, known: bool = True) -> list[PartitionState]:
+        """Return the states of partitions, new ones for those that are not assigned, or for all if not `known`."""
+        topics: dict[str, tuple[int, list[int]]] = {}
+        states = []
+        for tp in partitions:
+            topic, partition = tp
+            if known and tp in self._assignment:
+                states.append(self._assignment[tp])
+                continue
+            if topic not in topics:
+                topic_id, partition_ids, _ = (self._fetch(statements.TOPIC_METADATA, topic))[0]
+                topics[topic] = topic_id, partition_ids
+            topic_id, partition_ids = topics[topic]
+            if not isinstance(partition, int) or not 0 <= partition < len(partition_ids):
+                raise errors.UnknownPartitionError(
+                    f"unknown partition {partition} of topic {topic!r}: it has partitions 0 to {len(partition_ids) - 1}"
+                )
+            states.append(PartitionState(tp, topic_id, partition_ids[partition]))
+        return states
 
     def _assign(self, partitions: list[TopicPartition]) -> None:
-        self._assignment.replace([self._make_state(tp, known=False) for tp in partitions])
+        self._assignment.replace(self._make_states(partitions, known=False))
         self._buffer = deque(r for r in self._buffer if TopicPartition(r.topic, r.partition) in self._assignment)
 
     def _state(self, tp: TopicPartition) -> PartitionState:
@@ -350,24 +361,28 @@ class Consumer(Client):
         if not missing:
             return
         committed = self._committed([s.tp for s in missing]) if self._group_id is not None else {}
+        by_policy = [state for state in missing if state.tp not in committed]
         for state in missing:
             if state.tp in committed:
                 state.advance(committed[state.tp].offset)
-            else:
-                self._reset(
-                    state,
-                    errors.NoOffsetForPartitionError(
-                        f"no committed offset for {state.tp}, and auto_offset_reset is 'none': seek, or choose a policy"
-                    ),
-                )
+        if by_policy:
+            self._reset(
+                by_policy,
+                errors.NoOffsetForPartitionError(
+                    f"no committed offset for {by_policy[0].tp}, and auto_offset_reset is 'none':"
+                    " seek, or choose a policy"
+                ),
+            )
 
-    def _reset(self, state: PartitionState, error: errors.PgqError) -> None:
-        """Move a partition to where auto_offset_reset says; raise the error if it is "none"."""
+    def _reset(self, states: list[PartitionState], error: errors.PgqError) -> None:
+        """Move partitions to where auto_offset_reset says; raise the error if it is "none"."""
         if self._auto_offset_reset == "none":
             raise error
         find = self.beginning_offsets if self._auto_offset_reset == "earliest" else self.end_offsets
-        state.advance((find([state.tp]))[state.tp])
-        state.more = False
+        found = find([state.tp for state in states])
+        for state in states:
+            state.advance(found[state.tp])
+            state.more = False
 
     def _poll(self, only: set[TopicPartition], limit: int) -> dict[TopicPartition, list[ConsumerRecord]]:
         """Read what there is. Records that are not returned were not read: if one partition fails, what others gave is
@@ -420,7 +435,7 @@ class Consumer(Client):
             log_ends[state.tp] = log_end
             if state.position is None or not log_start <= state.position <= log_end:
                 self._reset(
-                    state,
+                    [state],
                     errors.OffsetOutOfRangeError(
                         f"position {state.position} of {state.tp} is out of range {log_start} to {log_end}:"
                         " seek to another offset"
@@ -434,7 +449,7 @@ class Consumer(Client):
         try:
             rows = self._read(state, limit)
         except errors.OffsetOutOfRangeError as error:
-            self._reset(state, error)
+            self._reset([state], error)
             return 0
         if rows:
             result[state.tp] = records.decode(

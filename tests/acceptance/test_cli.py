@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -148,3 +149,20 @@ def test_dev_serves_clients_and_leaves_no_server_behind(bin_dir: Path, server_fo
         address = conninfo_to_dict(dsn)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((address["host"], int(address["port"])))
+
+
+def test_db_check_and_current_for_programs(dsn: str, conn: psycopg.Connection[Any]) -> None:
+    assert json.loads(run("db", "current", "-o", "json", "--dsn", dsn).stdout) == [
+        {"schema": SCHEMA_VERSION, "library": SCHEMA_VERSION}
+    ]
+    assert json.loads(run("db", "check", "-o", "json", "--dsn", dsn).stdout) == []
+    conn.execute("drop function pgq.murmur2(bytea)")
+    found = run("db", "check", "-o", "json", "--dsn", dsn)
+    assert found.returncode == 1
+    assert len(json.loads(found.stdout)) >= 1
+    assert run("db", "check", "-o", "csv", "--dsn", dsn).stdout.startswith("problem\n")
+
+
+def test_db_roles(admin_dsn: str) -> None:
+    run("db", "roles", "--dsn", admin_dsn)
+    assert "all roles are there" in run("db", "roles", "--dsn", admin_dsn).stdout
