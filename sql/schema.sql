@@ -369,6 +369,12 @@ create function pgq._produce_procedure(topic text)
     language sql immutable;
 revoke execute on function pgq._produce_procedure(text) from public;
 
+create function pgq._produce_target(topic text)
+    returns text
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._produce_target(text) from public;
+
 create function pgq._raise_offset_out_of_range(partition_id integer, "offset" bigint, log_start_offset bigint, log_end_offset bigint)
     returns void
     language plpgsql volatile
@@ -454,7 +460,7 @@ revoke execute on function pgq._text(bytea) from public;
 
 create function pgq._topic_id(name text)
     returns integer
-    language plpgsql stable security definer
+    language plpgsql stable
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._topic_id(text) from public;
 

@@ -56,5 +56,14 @@ begin
         raise exception 'a partition to append to does not exist (any more)'
             using errcode = 'PQ002', hint = 'The topic was deleted, perhaps made again: ask for its id once more.';
     end if;
+exception when undefined_table or internal_error then
+    -- "could not open relation": the topic was deleted while this waited for it
+    if (select count(*) from unnest(topic_ids, partitions) w (topic_id, partition)
+          join pgq.topic t on t.topic_id = w.topic_id and t.state = 'ready'
+          join pgq.partition p on p.topic_id = w.topic_id and p.partition = w.partition) < cardinality(topic_ids) then
+        raise exception 'a partition to append to does not exist any more'
+            using errcode = 'PQ002', hint = 'The topic was deleted: ask for its id once more.';
+    end if;
+    raise;
 end
 $$;

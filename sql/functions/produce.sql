@@ -22,11 +22,11 @@ as $$
 begin
     if partition is null and "timestamp" is null and header_keys is null and header_values is null then
         execute pg_catalog.concat('call ', coalesce(pg_catalog.to_regproc(pgq._produce_procedure(topic))::pg_catalog.text,
-                                                    pgq._topic_id(topic)::pg_catalog.text), '($1,$2)')
+                                                    pgq._produce_target(topic)), '($1,$2)')
             into partition, "offset" using value, key;
     else
         execute pg_catalog.concat('call ', coalesce(pg_catalog.to_regproc(pgq._produce_procedure(topic))::pg_catalog.text,
-                                                    pgq._topic_id(topic)::pg_catalog.text), '($1,$2,$3,$4,$5,$6)')
+                                                    pgq._produce_target(topic)), '($1,$2,$3,$4,$5,$6)')
             into partition, "offset" using value, key, partition, "timestamp", header_keys, header_values;
     end if;
 end

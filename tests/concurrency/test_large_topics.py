@@ -193,3 +193,41 @@ def test_producers_go_on_while_their_topic_grows(dsn: str) -> None:
             thread.join()
         used = {future.result().partition for future in sent}  # type: ignore[attr-defined]
         assert max(used) >= 50
+
+
+def test_views_and_consumers_beside_topics_that_come_and_go(dsn: str, conn: Connection) -> None:
+    """They wait for sequences that are being dropped, and look again instead of failing."""
+    stop = threading.Event()
+    failures: list[str] = []
+
+    def guarded(work: Callable[[Connection], object]) -> None:
+        try:
+            with psycopg.connect(dsn, autocommit=True) as session:
+                while not stop.is_set():
+                    work(session)
+        except psycopg.Error as error:
+            failures.append(repr(error))
+
+    def look(session: Connection) -> None:
+        for view in ("topic_status", "partition_status", "segment_status"):
+            rows(session, f"select * from pgq.{view}")
+
+    def consume(session: Connection) -> None:
+        ids = [id_ for (id_,) in rows(session, "select partition_id from pgq.partition order by random()")]
+        assert len(rows(session, "select * from pgq._partition_offsets(%s)", ids)) == len(ids)
+
+    threads = [threading.Thread(target=guarded, args=(work,)) for work in (look, look, consume, consume)]
+    for thread in threads:
+        thread.start()
+    try:
+        with Admin(dsn) as admin:
+            for number in range(15):
+                admin.create_topic(f"t{number}", 20)
+                admin.delete_topic(f"t{number}")
+                call(conn, "create_topic", name=f"s{number}", partitions=10)
+                call(conn, "delete_topic", name=f"s{number}")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []

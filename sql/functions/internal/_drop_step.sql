@@ -13,8 +13,8 @@ declare
     segments int := 0;
     partitions int := 0;
 begin
-    for part in select p.* from pgq.partition p where p.topic_id = _drop_step.topic_id order by p.partition loop
-        -- sequences first, as appends lock them: waits for those that have taken offsets, and rewrites nothing
+    for part in select p.* from pgq.partition p where p.topic_id = _drop_step.topic_id order by p.partition_id loop
+        -- sequences first and in this order, as everybody locks them: waits for those that have taken offsets, and rewrites nothing
         execute format('alter sequence %s owned by none', part.sequence);
         for segment in
             select s.base_offset from pgq.segment s

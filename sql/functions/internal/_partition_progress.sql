@@ -1,4 +1,4 @@
--- What moves in every partition: next offset, high watermark, open producers. All of the lock table is read once.
+-- What moves in every partition of topics that can be used: next offset, high watermark, open producers. All of the lock table is read once.
 --
 -- returns a row a partition; the oldest open producer by the start of its transaction, which takes pg_read_all_stats (of
 --         the owner of schema pgq) to see of other roles: without, producer_since is null and any of them is named.
@@ -15,9 +15,25 @@ declare
     ids int[];
     next_offsets bigint[];
 begin
-    -- first the sequences, then the locks: see pgq._high_watermark
-    select array_agg(p.partition_id), array_agg(coalesce(pg_sequence_last_value(p.sequence), -1) + 1)
-      into ids, next_offsets from pgq.partition p;
+    -- first the sequences, then the locks: see pgq._high_watermark. A topic that is deleted meanwhile is met once more
+    -- at most. Sequences are locked in the order in which all lock them; what is done is taken back at once, so that
+    -- none stays locked
+    for attempt in 1 .. 5 loop
+        begin
+            select array_agg(p.partition_id), array_agg(coalesce(pg_sequence_last_value(p.sequence), -1) + 1)
+              into ids, next_offsets
+              from (select p.partition_id, p.sequence from pgq.partition p join pgq.topic t using (topic_id)
+                     where t.state = 'ready' order by p.partition_id) p;
+            raise exception 'taken back' using errcode = 'triggered_action_exception';
+        exception
+            when triggered_action_exception then
+                exit;  -- the variables stay
+            when undefined_table or internal_error or deadlock_detected then
+                if attempt = 5 then
+                    raise;
+                end if;
+        end;
+    end loop;
     return query
         with lock as materialized (
             select l.* from pg_locks l

@@ -3,7 +3,7 @@
 -- raises  PQ001 (UnknownTopicError)
 create or replace function pgq._topic_id(name text)
 returns int
-language plpgsql stable security definer
+language plpgsql stable
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 declare
