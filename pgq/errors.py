@@ -191,6 +191,13 @@ class UnsupportedVersionError(PgqError):
     sqlstate = "PQ027"
 
 
+class BufferFullError(PgqError):
+    """The producer's buffer stayed full for max_block_ms: the server is slower than the application, or gone."""
+
+    sqlstate = "PQ028"
+    retriable = True
+
+
 def _tree(root: type[PgqError]) -> list[type[PgqError]]:
     return [root] + [error for child in root.__subclasses__() for error in _tree(child)]
 

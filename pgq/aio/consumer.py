@@ -13,6 +13,7 @@ from pgq.core import records, statements
 from pgq.core.positions import REREADS, Assignment, PartitionState, Segment
 from pgq.drivers import asyncpg as driver
 from pgq.drivers.tasks import sleep
+from pgq.serde import deserializer
 from pgq.types import ConsumerRecord, Deserializer, OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 
 _IDLE_FIRST_S, _IDLE_LAST_S = 0.001, 0.1
@@ -37,7 +38,8 @@ class AsyncConsumer(AsyncClient):
         auto_offset_reset: where to start without a committed offset, or when the position is out of range:
             "latest", "earliest", or "none" to raise.
         max_poll_records: the most records that a call of getmany returns.
-        key_deserializer, value_deserializer: from stored bytes to objects; null stays None.
+        key_deserializer, value_deserializer: from stored bytes to objects: "str", "json", a pydantic model, or any
+            callable; null stays None.
     """
 
     _settings = (
@@ -56,8 +58,8 @@ class AsyncConsumer(AsyncClient):
         group_id: str | None = None,
         auto_offset_reset: str = "latest",
         max_poll_records: int = 500,
-        key_deserializer: Deserializer | None = None,
-        value_deserializer: Deserializer | None = None,
+        key_deserializer: Deserializer | str | type | None = None,
+        value_deserializer: Deserializer | str | type | None = None,
     ) -> None:
         super().__init__(dsn)
         if auto_offset_reset not in _RESETS:
@@ -68,8 +70,8 @@ class AsyncConsumer(AsyncClient):
         self._group_id = group_id
         self._auto_offset_reset = auto_offset_reset
         self._max_poll_records = max_poll_records
-        self._key_deserializer = key_deserializer
-        self._value_deserializer = value_deserializer
+        self._key_deserializer = deserializer("key", key_deserializer)
+        self._value_deserializer = deserializer("value", value_deserializer)
         self._assignment = Assignment()
         self._buffer: deque[ConsumerRecord] = deque()
         self._idle_s = _IDLE_FIRST_S

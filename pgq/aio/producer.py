@@ -11,15 +11,18 @@ from pgq import errors
 from pgq.aio.client import AsyncClient
 from pgq.aio.client import connect as connect_checked
 from pgq.core import copy, statements
-from pgq.core.accumulator import Accumulator, Batch, PartitionBatch
+from pgq.core.accumulator import Accumulator, Batch, PartitionBatch, Place
+from pgq.core.copy import Row
 from pgq.core.metadata import TopicMetadata
 from pgq.core.partitioner import SHORT_KEY, check_partition, partition_for_key, partition_for_short_key
 from pgq.drivers import asyncpg as driver
-from pgq.drivers.tasks import Delivery, Event, Lock, Mutex, Worker, logger
-from pgq.serde import size_of, to_bytes, to_headers
-from pgq.types import Header, Serializer
+from pgq.drivers.tasks import Deliveries, Delivery, Event, Lock, Mutex, Worker, logger
+from pgq.serde import serializer, size_of, to_bytes, to_headers
+from pgq.types import Header, RecordMetadata, Serializer
 
 _MAX_TIMESTAMP_MS = 9_000_000_000_000_000  # PostgreSQL's calendar ends in the year 294,276
+_ABSENT = (None, None, None, None, None)
+_RECORD_FIELDS = len(_ABSENT)
 _ATTEMPTS = 4
 _UPKEEP_BYTES = 16 * 1024 * 1024
 _UPKEEP_LOCK_TIMEOUTS_MS = (10, 20, 50, 100, 200)
@@ -38,7 +41,8 @@ class AsyncProducer(AsyncClient):
         batch_size: bytes at which a batch is flushed without waiting.
         buffer_memory: bytes that may be buffered; then `send` waits.
         max_block_ms: how long `send` waits for that.
-        key_serializer, value_serializer: from the application's objects to bytes; None passes as None.
+        key_serializer, value_serializer: from the application's objects to bytes: "str", "json", a pydantic model, or
+            any callable; None takes bytes. The value None is never serialized.
         partitioner: "murmur2", Kafka's Java client's hash of the key.
         metadata_max_age_ms: how long what is known of a topic is trusted.
     """
@@ -53,8 +57,8 @@ class AsyncProducer(AsyncClient):
         batch_size: int = 1_048_576,
         buffer_memory: int = 33_554_432,
         max_block_ms: int = 60_000,
-        key_serializer: Serializer | None = None,
-        value_serializer: Serializer | None = None,
+        key_serializer: Serializer | str | type | None = None,
+        value_serializer: Serializer | str | type | None = None,
         partitioner: str = "murmur2",
         metadata_max_age_ms: int = 300_000,
     ) -> None:
@@ -65,8 +69,8 @@ class AsyncProducer(AsyncClient):
             raise errors.InvalidRequestError(
                 "linger_ms and max_block_ms must be 0 or more, batch_size and buffer_memory 1 or more"
             )
-        self._key_serializer = key_serializer
-        self._value_serializer = value_serializer
+        self._key_serializer = serializer("key", key_serializer)
+        self._value_serializer = serializer("value", value_serializer)
         self._metadata_max_age_s = metadata_max_age_ms / 1000
         self._max_block_s = max_block_ms / 1000
         self._buffer_memory = buffer_memory
@@ -125,51 +129,92 @@ class AsyncProducer(AsyncClient):
         Raises:
             UnknownTopicError, UnknownPartitionError, MessageTooLargeError, InvalidRecordError, InvalidTimestampError:
                 the record is refused, nothing is buffered.
-            RequestTimedOutError: the buffer stayed full for max_block_ms.
+            BufferFullError: the buffer stayed full for max_block_ms; nothing is buffered.
         """
-        # a hundred thousand times a second: plain bytes to a known topic take the short way through every test
-        if timestamp_ms is None:
-            timestamp_ms = time.time_ns() // 1_000_000
-        elif not isinstance(timestamp_ms, int) or not 0 <= timestamp_ms < _MAX_TIMESTAMP_MS:
-            raise errors.InvalidTimestampError(
-                f"timestamp_ms {timestamp_ms!r} is out of range: give whole milliseconds since 1970"
-            )
-        if type(value) is not bytes or self._value_serializer is not None:
-            value = to_bytes("value", value, self._value_serializer)
-        if key is not None and (type(key) is not bytes or self._key_serializer is not None):
-            key = to_bytes("key", key, self._key_serializer)
-        header_tuple = to_headers(headers) if headers else ()
+        row = self._row(value, key, headers, timestamp_ms)
         if connection is not None:
-            return await self._send_in(connection, topic, value, key, header_tuple, partition, timestamp_ms)
+            return await self._send_in(connection, topic, row, partition)
         known = self._topics.get(topic)
         if known is None:
             known = await self._metadata(topic)
-        size = (len(value) if value else 0) + (len(key) if key else 0)
-        if header_tuple:
-            size = size_of(key, value, header_tuple)
-        if size > known.max_message_bytes:
-            raise errors.MessageTooLargeError(
-                f"record of {size} bytes is over max.message.bytes ({known.max_message_bytes}) of topic {topic!r}:"
-                " send less, or raise it with alter_topic_config"
-            )
-        if partition is not None:
-            check_partition(topic, partition, len(known.partition_ids))
-        elif key is not None:
-            find = partition_for_short_key if len(key) <= SHORT_KEY else partition_for_key
-            partition = find(key, len(known.partition_ids))
-        else:
+        partition, size = self._place(known, row, partition)
+        if partition < 0:
             partition = self._sticky.get(topic, 0) % len(known.partition_ids)
         if self._accumulator.bytes >= self._buffer_memory:
             await self._wait_for_room()
         with self._lock:
             if self._stopping:
                 raise errors.IllegalStateError("the producer is closed: make a new one")
-            batch, part, index, wake = self._accumulator.add(
-                known, partition, (timestamp_ms, key, value, header_tuple), size
-            )
+            batch, part, index, wake = self._accumulator.add(known, partition, row, size)
         if wake:
             self._wake.set()
         return Delivery(batch, part, index)
+
+    async def send_and_wait(
+        self,
+        topic: str,
+        value: Any,
+        key: Any = None,
+        headers: Iterable[Header] | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+    ) -> RecordMetadata:
+        """Send a record and wait until it is appended. One at a time: each waits for linger_ms and a commit.
+
+        Raises:
+            PgqError: as `send`, or what the record's future fails with.
+        """
+        return await (await self.send(topic, value, key, headers, partition, timestamp_ms)).wait()
+
+    async def send_many(self, topic: str, records: Iterable[Any]) -> Deliveries:
+        """Buffer many records of a topic, cheaper than one by one, and return one future of all of them.
+
+        All are looked at before the first is buffered, so they are held in memory twice for a moment: send some
+        thousands at a time. They may be appended in several batches, in their order within each partition; keyless
+        ones change the partition from batch to batch.
+
+        Args:
+            records: each a tuple of what `send` takes after the topic, in that order: (value,), (value, key),
+                (value, key, headers, partition, timestamp_ms). What is not a tuple is a value.
+
+        Raises:
+            UnknownTopicError, UnknownPartitionError, MessageTooLargeError, InvalidRecordError, InvalidTimestampError:
+                a record is refused, nothing is buffered.
+            BufferFullError: the buffer stayed full for max_block_ms. Records before this one are appended all the same.
+        """
+        known = self._topics.get(topic)
+        if known is None:
+            known = await self._metadata(topic)
+        entries = []
+        for record in records:
+            fields = record if type(record) is tuple else (record,)
+            if not 1 <= len(fields) <= _RECORD_FIELDS:
+                raise errors.InvalidRecordError(
+                    f"a record of {len(fields)} fields: give (value, key, headers, partition, timestamp_ms),"
+                    " of which all but the value may be left out"
+                )
+            value, key, headers, partition, timestamp_ms = fields + _ABSENT[len(fields) :]
+            row = self._row(value, key, headers, timestamp_ms)
+            partition, size = self._place(known, row, partition)
+            entries.append((partition, row, size))
+        places: list[Place] = []
+        batch = None
+        while len(places) < len(entries):
+            if self._accumulator.bytes >= self._buffer_memory:
+                await self._wait_for_room()
+            with self._lock:
+                if self._stopping:
+                    raise errors.IllegalStateError("the producer is closed: make a new one")
+                sticky = self._sticky.get(topic, 0)
+                batch, wake = self._accumulator.add_many(known, entries, places, sticky % len(known.partition_ids))
+                if len(places) < len(entries):
+                    self._sticky[topic] = sticky + 1
+            if wake:
+                self._wake.set()
+        if batch is None:
+            batch = Batch(Event(), 0)
+            batch.done.set()
+        return Deliveries(batch, places)
 
     async def flush(self, timeout: float | None = None) -> None:
         """Wait until everything sent so far is appended, at most timeout seconds.
@@ -224,13 +269,47 @@ class AsyncProducer(AsyncClient):
             raise errors.IllegalStateError("the producer is closed: make a new one")
         return set(range(len((self._topics.get(topic) or await self._metadata(topic)).partition_ids)))
 
+    def _row(self, value: Any, key: Any, headers: Iterable[Header] | None, timestamp_ms: int | None) -> Row:
+        """Return a record as it is stored, or refuse it."""
+        # a hundred thousand times a second: plain bytes take the short way through every test
+        if timestamp_ms is None:
+            timestamp_ms = time.time_ns() // 1_000_000
+        elif not isinstance(timestamp_ms, int) or not 0 <= timestamp_ms < _MAX_TIMESTAMP_MS:
+            raise errors.InvalidTimestampError(
+                f"timestamp_ms {timestamp_ms!r} is out of range: give whole milliseconds since 1970"
+            )
+        if type(value) is not bytes or self._value_serializer is not None:
+            value = to_bytes("value", value, self._value_serializer)
+        if key is not None and (type(key) is not bytes or self._key_serializer is not None):
+            key = to_bytes("key", key, self._key_serializer)
+        return timestamp_ms, key, value, to_headers(headers) if headers else ()
+
+    @staticmethod
+    def _place(known: TopicMetadata, row: Row, partition: int | None) -> tuple[int, int]:
+        """Return the partition of a record, -1 for any, and its size; or refuse it."""
+        _, key, value, headers = row
+        size = (len(value) if value else 0) + (len(key) if key else 0)
+        if headers:
+            size = size_of(key, value, headers)
+        if size > known.max_message_bytes:
+            raise errors.MessageTooLargeError(
+                f"record of {size} bytes is over max.message.bytes ({known.max_message_bytes}) of topic"
+                f" {known.topic!r}: send less, or raise it with alter_topic_config"
+            )
+        if partition is not None:
+            return check_partition(known.topic, partition, len(known.partition_ids)), size
+        if key is None:
+            return -1, size
+        find = partition_for_short_key if len(key) <= SHORT_KEY else partition_for_key
+        return find(key, len(known.partition_ids)), size
+
     async def _wait_for_room(self) -> None:
         deadline = time.monotonic() + self._max_block_s
         while self._accumulator.bytes >= self._buffer_memory:
             self._room.clear()
             left = deadline - time.monotonic()
             if left <= 0:
-                raise errors.RequestTimedOutError(
+                raise errors.BufferFullError(
                     f"{self._accumulator.bytes} bytes are buffered and were not flushed within {self._max_block_s:g} s:"
                     " the server is slower than the application, or gone"
                 )
@@ -254,19 +333,17 @@ class AsyncProducer(AsyncClient):
         self,
         connection: Any,
         topic: str,
-        value: bytes | None,
-        key: bytes | None,
-        headers: tuple[Header, ...],
+        row: Row,
         partition: int | None,
-        timestamp_ms: int,
     ) -> Delivery:
+        timestamp_ms, key, value, headers = row
         names = [name for name, _ in headers] or None
         values = [header_value for _, header_value in headers] if headers else None
         rows = await driver.wrap(connection).fetch(
             statements.PRODUCE, topic, value, key, names, values, partition, timestamp_ms
         )
         part = PartitionBatch(topic, 0, rows[0][0])
-        part.rows.append((timestamp_ms, key, value, headers))
+        part.rows.append(row)
         part.offsets = (rows[0][1],)
         batch = Batch(Event(), 0)
         batch.done.set()

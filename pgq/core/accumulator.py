@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from pgq.core.copy import Row
 from pgq.core.metadata import TopicMetadata
+from pgq.types import RecordMetadata
 
 MAX_PARTITIONS = 100
 """Partitions in one transaction: each takes three locks of a table that all sessions share."""
@@ -70,6 +72,23 @@ class Batch:
             yield callbacks.pop(0)
 
 
+Place = tuple[PartitionBatch, int]
+"""Where a record stands: its part of a batch, and its place there."""
+
+
+def first_error(places: Sequence[Place]) -> BaseException | None:
+    """Return the error of the first record that was not appended."""
+    return next((part.error for part, _ in places if part.error is not None), None)
+
+
+def outcome(places: Sequence[Place]) -> list[RecordMetadata]:
+    """Return where the records were appended, or raise the error of the first that was not."""
+    error = first_error(places)
+    if error is not None:
+        raise error
+    return [RecordMetadata(part.topic, part.partition, part.offsets[i], part.rows[i][0]) for part, i in places]
+
+
 class Accumulator:
     """Batches in the order in which they were begun. The last one grows until it is full, due, or forced."""
 
@@ -111,6 +130,22 @@ class Accumulator:
             self._growing = None
             wake = True
         return batch, part, len(rows) - 1, wake
+
+    def add_many(
+        self, known: TopicMetadata, entries: Sequence[tuple[int, Row, int]], places: list[Place], sticky: int
+    ) -> tuple[Batch, bool]:
+        """Buffer records, at least one, from the one after `places` on until a batch is full, and add their places.
+
+        Entries are (partition, or -1 for `sticky`; row; size). Returns the batch, and whether the sender must look.
+        """
+        wake = False
+        for partition, row, size in islice(entries, len(places), None):
+            batch, part, index, must_look = self.add(known, sticky if partition < 0 else partition, row, size)
+            places.append((part, index))
+            wake = wake or must_look
+            if batch is not self._growing:
+                break
+        return batch, wake
 
     def force(self) -> list[Batch]:
         """Let the growing batch grow no more; return all batches that are not done."""

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
-from pgq.core.accumulator import Batch, PartitionBatch
+from pgq.core.accumulator import Batch, PartitionBatch, Place, first_error, outcome
 from pgq.types import RecordMetadata
 
 logger = logging.getLogger("pgq")
@@ -106,6 +106,50 @@ class Delivery:
             callback(self)
 
     def __await__(self) -> Generator[Any, None, RecordMetadata]:
+        if not self.done():
+            yield from self._batch.done.wait().__await__()
+        return self.result()
+
+    async def wait(self) -> RecordMetadata:
+        """As awaiting it."""
+        return await self
+
+
+class Deliveries:
+    """The future of many records: await it for their RecordMetadata, or for the error of the first that failed."""
+
+    __slots__ = ("_batch", "_places")
+
+    def __init__(self, last_batch: Batch, places: list[Place]) -> None:
+        self._batch = last_batch  # batches are done in order
+        self._places = places
+
+    def done(self) -> bool:
+        """Whether the outcome of all is known."""
+        return bool(self._batch.done.is_set())
+
+    def result(self) -> list[RecordMetadata]:
+        """Return the outcome, in the order sent; it must be known.
+
+        Raises:
+            PgqError: a record was not appended, or its fate is not known. Those of other batches may have been.
+        """
+        if not self.done():
+            raise asyncio.InvalidStateError("not all records are flushed yet: await the future, or flush()")
+        return outcome(self._places)
+
+    def exception(self) -> BaseException | None:
+        """Return the first error, or None; the outcome must be known."""
+        if not self.done():
+            raise asyncio.InvalidStateError("not all records are flushed yet: await the future, or flush()")
+        return first_error(self._places)
+
+    def add_done_callback(self, callback: Callable[[Deliveries], object]) -> None:
+        """Call back, with this future, once the outcome of all is known."""
+        if not self._batch.when_done(lambda: callback(self)):
+            callback(self)
+
+    def __await__(self) -> Generator[Any, None, list[RecordMetadata]]:
         if not self.done():
             yield from self._batch.done.wait().__await__()
         return self.result()

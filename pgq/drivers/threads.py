@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from pgq import errors
-from pgq.core.accumulator import Batch, PartitionBatch
+from pgq.core.accumulator import Batch, PartitionBatch, Place, first_error, outcome
 from pgq.types import RecordMetadata
 
 logger = logging.getLogger("pgq")
@@ -71,5 +71,45 @@ class Delivery:
 
     def add_done_callback(self, callback: Callable[[Delivery], object]) -> None:
         """Call back, with this future and in the sender's thread, once the outcome is known."""
+        if not self._batch.when_done(lambda: callback(self)):
+            callback(self)
+
+    def wait(self) -> RecordMetadata:
+        """As result()."""
+        return self.result()
+
+
+class Deliveries:
+    """The future of many records: ask it for their RecordMetadata, or for the error of the first that failed."""
+
+    __slots__ = ("_batch", "_places")
+
+    def __init__(self, last_batch: Batch, places: list[Place]) -> None:
+        self._batch = last_batch  # batches are done in order
+        self._places = places
+
+    def done(self) -> bool:
+        """Whether the outcome of all is known."""
+        return bool(self._batch.done.is_set())
+
+    def result(self, timeout: float | None = None) -> list[RecordMetadata]:
+        """Wait for the outcome, at most timeout seconds, and return it in the order sent.
+
+        Raises:
+            RequestTimedOutError: the time is up; the records may still be appended.
+            PgqError: a record was not appended, or its fate is not known. Those of other batches may have been.
+        """
+        if not self._batch.done.wait(timeout):
+            raise errors.RequestTimedOutError(f"not flushed within {timeout} s; the records may still be appended")
+        return outcome(self._places)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the outcome, at most timeout seconds; return the first error, or None."""
+        if not self._batch.done.wait(timeout):
+            raise errors.RequestTimedOutError(f"not flushed within {timeout} s; the records may still be appended")
+        return first_error(self._places)
+
+    def add_done_callback(self, callback: Callable[[Deliveries], object]) -> None:
+        """Call back, with this future and in the sender's thread, once the outcome of all is known."""
         if not self._batch.when_done(lambda: callback(self)):
             callback(self)

@@ -14,6 +14,7 @@ from pgq.core import records, statements
 from pgq.core.positions import REREADS, Assignment, PartitionState, Segment
 from pgq.drivers import psycopg as driver
 from pgq.drivers.threads import sleep
+from pgq.serde import deserializer
 from pgq.sync.client import Client
 from pgq.types import ConsumerRecord, Deserializer, OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 
@@ -39,7 +40,8 @@ class Consumer(Client):
         auto_offset_reset: where to start without a committed offset, or when the position is out of range:
             "latest", "earliest", or "none" to raise.
         max_poll_records: the most records that a call of getmany returns.
-        key_deserializer, value_deserializer: from stored bytes to objects; null stays None.
+        key_deserializer, value_deserializer: from stored bytes to objects: "str", "json", a pydantic model, or any
+            callable; null stays None.
     """
 
     _settings = (
@@ -58,8 +60,8 @@ class Consumer(Client):
         group_id: str | None = None,
         auto_offset_reset: str = "latest",
         max_poll_records: int = 500,
-        key_deserializer: Deserializer | None = None,
-        value_deserializer: Deserializer | None = None,
+        key_deserializer: Deserializer | str | type | None = None,
+        value_deserializer: Deserializer | str | type | None = None,
     ) -> None:
         super().__init__(dsn)
         if auto_offset_reset not in _RESETS:
@@ -70,8 +72,8 @@ class Consumer(Client):
         self._group_id = group_id
         self._auto_offset_reset = auto_offset_reset
         self._max_poll_records = max_poll_records
-        self._key_deserializer = key_deserializer
-        self._value_deserializer = value_deserializer
+        self._key_deserializer = deserializer("key", key_deserializer)
+        self._value_deserializer = deserializer("value", value_deserializer)
         self._assignment = Assignment()
         self._buffer: deque[ConsumerRecord] = deque()
         self._idle_s = _IDLE_FIRST_S

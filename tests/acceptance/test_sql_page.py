@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def orders(conn: Connection) -> dict[int, int]:
     call(conn, "create_topic", name="orders", partitions=3)
     call(conn, "create_topic", name="empty", partitions=2)
     sizes = dict.fromkeys(range(3), 0)
+    started = value(conn, "select clock_timestamp() - interval '1 second'")
     for number in range(30):
         ((partition, _),) = call(
             conn,
@@ -37,6 +39,7 @@ def orders(conn: Connection) -> dict[int, int]:
             topic="orders",
             value=json.dumps({"amount": number}),
             key=f"customer-{7 + number % 3}",
+            timestamp=started + timedelta(milliseconds=number),  # left out, several have the same
         )
         sizes[partition] += 1
     conn.execute("select pgq.commit_offsets('billing', '{orders,orders}', '{0,1}', '{1,2}')")

@@ -57,7 +57,7 @@ class Awaitable:
 
         async def call(*args: Any, **kwargs: Any) -> Any:
             result = await asyncio.to_thread(attribute, *args, **kwargs)
-            return Future(result) if name == "send" else result
+            return Future(result) if name in ("send", "send_many") else result
 
         return call
 

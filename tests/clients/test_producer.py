@@ -390,7 +390,7 @@ async def test_full_buffer_makes_send_wait_and_then_refuse(
             while True:
                 futures.append(await producer.send(topic, bytes(1000)))
 
-        with pytest.raises(errors.RequestTimedOutError):
+        with pytest.raises(errors.BufferFullError):
             await fill_the_buffer()
         assert 10 < len(futures) < 25
         blocker.execute("commit")
@@ -461,3 +461,106 @@ async def test_records_of_sql_and_python_stand_in_one_log(clients: Clients, conn
         call(conn, "produce", topic=topic, value=b"sql")
         await (await producer.send(topic, b"python"))
     assert values(conn, topic) == [b"python", b"sql", b"python"]
+
+
+async def test_send_and_wait(clients: Clients, conn: Connection, topic: str) -> None:
+    async with clients.producer(linger_ms=1) as producer:
+        assert await producer.send_and_wait(topic, b"v", timestamp_ms=5) == RecordMetadata(topic, 0, 0, 5)
+        assert (await producer.send_and_wait(topic, b"w", b"k", [("h", None)], 0)).offset == 1
+        with pytest.raises(errors.UnknownPartitionError):
+            await producer.send_and_wait(topic, b"v", partition=7)
+    assert values(conn, topic) == [b"v", b"w"]
+
+
+async def test_send_many_keeps_order_over_batches(clients: Clients, conn: Connection) -> None:
+    create(conn, "many", 3)
+    records = [(b"%d" % i, b"k%d" % (i % 17)) for i in range(5000)]
+    async with clients.producer(batch_size=20_000) as producer:
+        future = await producer.send_many("many", iter(records))
+        called: list[object] = []
+        future.add_done_callback(called.append)
+        await producer.flush()
+        assert future.done()
+        assert future.exception() is None
+        placed = await future
+        await until(lambda: len(called) == 1)
+    assert [m.partition for m in placed] == [partition_for_key(key, 3) for _, key in records]
+    for partition in range(3):
+        mine = [(m.offset, records[i][0]) for i, m in enumerate(placed) if m.partition == partition]
+        assert [offset for offset, _ in mine] == list(range(len(mine)))
+        assert values(conn, "many", partition) == [v for _, v in mine]
+
+
+async def test_send_many_takes_every_field(clients: Clients, conn: Connection, topic: str) -> None:
+    create(conn, "fields", 2)
+    async with clients.producer(value_serializer="json", key_serializer="str") as producer:
+        future = await producer.send_many(
+            "fields", [{"a": 1}, ([1],), ("v", "key"), (None, None, [("h", b"1"), ("h", None)], 1, 12)]
+        )
+        placed = await future
+        assert placed[3] == RecordMetadata("fields", 1, placed[3].offset, 12)
+    stored = {}
+    for partition in range(2):
+        for row in rows(
+            conn, "select \"offset\", value, key, header_keys, header_values from pgq.fetch('fields', %s, 0)", partition
+        ):
+            stored[partition, row[0]] = row[1:]
+    assert [stored[m.partition, m.offset] for m in placed] == [
+        (b'{"a":1}', None, None, None),
+        (b"[1]", None, None, None),
+        (b'"v"', b"key", None, None),
+        (None, None, ["h", "h"], [b"1", None]),
+    ]
+
+
+async def test_send_many_refuses_all_for_one(clients: Clients, conn: Connection, topic: str) -> None:
+    async with clients.producer() as producer:
+        for bad, error in [
+            ((b"v", b"k", None, 9), errors.UnknownPartitionError),
+            ((b"v", b"k", None, None, -1), errors.InvalidTimestampError),
+            ((b"v", "text"), errors.InvalidRecordError),
+            ((), errors.InvalidRecordError),
+            ((b"v", b"k", None, None, None, None), errors.InvalidRecordError),
+            ((bytes(2_000_000),), errors.MessageTooLargeError),
+        ]:
+            with pytest.raises(error):
+                await producer.send_many(topic, [b"good", bad])
+        with pytest.raises(errors.UnknownTopicError):
+            await producer.send_many("nowhere", [b"v"])
+        assert await (await producer.send_many(topic, [])) == []
+        await producer.flush()
+    assert values(conn, topic) == []
+
+
+async def test_send_many_spreads_keyless_records(clients: Clients, conn: Connection) -> None:
+    create(conn, "spread", 4)
+    async with clients.producer(batch_size=5_000) as producer:
+        placed = await (await producer.send_many("spread", [bytes(100)] * 1000))
+    assert {m.partition for m in placed} == {0, 1, 2, 3}
+
+
+async def test_send_many_waits_for_room(clients: Clients, conn: Connection, topic: str) -> None:
+    async with clients.producer(buffer_memory=50_000, batch_size=10_000) as producer:
+        placed = await (await producer.send_many(topic, [bytes(1000)] * 500))
+    assert [m.offset for m in placed] == list(range(500))
+
+
+async def test_send_many_tells_what_was_not_appended(clients: Clients, conn: Connection, topic: str) -> None:
+    async with clients.producer(linger_ms=3_600_000, batch_size=10_000) as producer:
+        await producer.send_and_wait(topic, bytes(20_000))
+        conn.execute("select pgq.delete_topic(%s)", [topic])
+        future = await producer.send_many(topic, [bytes(1000)] * 30)
+        with pytest.raises(errors.UnknownTopicOrPartitionError):
+            await producer.flush()
+        with pytest.raises(errors.UnknownTopicOrPartitionError):
+            await future
+        assert isinstance(future.exception(), errors.UnknownTopicOrPartitionError)
+
+
+async def test_send_many_of_a_closed_producer(clients: Clients, topic: str) -> None:
+    producer = clients.producer()
+    await producer.start()
+    await producer.send_and_wait(topic, b"v")
+    await producer.close()
+    with pytest.raises(errors.IllegalStateError):
+        await producer.send_many(topic, [b"v"])

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
+from pydantic import BaseModel
 
 from pgq import errors
-from pgq.serde import size_of, to_bytes, to_headers
+from pgq.serde import deserializer, serializer, size_of, to_bytes, to_headers
 
 
 @pytest.mark.parametrize("given", [b"", b"v", bytearray(b"v"), memoryview(b"v")])
@@ -72,3 +77,93 @@ def test_bad_headers_are_refused(header: Any) -> None:
 def test_size_counts_bytes_of_key_value_and_headers() -> None:
     assert size_of(None, None, ()) == 0
     assert size_of(b"kk", b"vvv", (("ü", b"4444"), ("n", None))) == 2 + 3 + 2 + 4 + 1
+
+
+class Order(BaseModel):
+    number: int
+    placed: datetime | None = None
+
+
+def written(kind: Any, value: Any) -> bytes:
+    write: Callable[[Any], bytes] | None = serializer("value", kind)
+    assert write is not None
+    return write(value)
+
+
+def read(kind: Any, stored: bytes) -> Any:
+    make: Callable[[bytes], Any] | None = deserializer("value", kind)
+    assert make is not None
+    return make(stored)
+
+
+@pytest.mark.parametrize("value", ["", "ä€𝄞", "a\x00b"])
+def test_str_there_and_back(value: str) -> None:
+    assert written("str", value) == value.encode()
+    assert read("str", value.encode()) == value
+
+
+@pytest.mark.parametrize("value", [1, 1.5, "ä", True, [], {"a": [1, {"b": None}]}, 10**30, "a\x00b"])
+def test_json_there_and_back(value: Any) -> None:
+    stored = written("json", value)
+    assert json.loads(stored) == value
+    assert read("json", stored) == value
+
+
+def test_json_is_compact_and_utf_8() -> None:
+    assert written("json", {"ä": [1, 2]}) == '{"ä":[1,2]}'.encode()
+
+
+def test_json_of_what_json_does_not_know() -> None:
+    order = Order(number=1, placed=datetime(2026, 1, 2, tzinfo=UTC))
+    value = {"order": order, "id": UUID(int=1), "price": Decimal("1.50")}
+    assert json.loads(written("json", value)) == {
+        "order": {"number": 1, "placed": "2026-01-02T00:00:00Z"},
+        "id": "00000000-0000-0000-0000-000000000001",
+        "price": "1.50",
+    }
+
+
+def test_model_there_and_back() -> None:
+    order = Order(number=7)
+    assert read(Order, written(Order, order)) == order
+    assert read(Order, written(Order, {"number": "7"})) == order
+
+
+@pytest.mark.parametrize(
+    "kind, value",
+    [
+        ("str", 1),
+        ("str", b"bytes"),
+        ("str", "\ud800"),
+        ("json", float("nan")),
+        ("json", {"a": [float("inf")]}),
+        ("json", {"a": "\ud800"}),
+        ("json", object()),
+        ("json", {(1, 2): 3}),
+        (Order, {"number": "seven"}),
+        (Order, "text"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(kind: Any, value: Any) -> None:
+    with pytest.raises(errors.InvalidRecordError, match="the value "):
+        written(kind, value)
+
+
+def test_json_that_contains_itself_is_refused() -> None:
+    value: list[Any] = []
+    value.append(value)
+    with pytest.raises(errors.InvalidRecordError, match="cannot be JSON"):
+        written("json", value)
+
+
+@pytest.mark.parametrize("make", [serializer, deserializer])
+def test_kinds(make: Callable[[str, Any], Any]) -> None:
+    def mine(value: Any) -> Any:
+        return value
+
+    assert make("key", None) is None
+    assert make("key", "bytes") is None
+    assert make("key", mine) is mine
+    for unknown in ("avro", 1, object()):
+        with pytest.raises(errors.InvalidRequestError, match=r'key_(de)?serializer is .*"json"'):
+            make("key", unknown)
