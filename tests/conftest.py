@@ -2,4 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+
 pytest_plugins = ["tests.plugins.postgres", "tests.plugins.sessions"]
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C end the programs that tests start: background jobs, as CI's may be, inherit that it is ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -148,9 +148,7 @@ def test_socket_goes_elsewhere_when_the_path_is_long(bin_dir: Path, server_folde
 
 
 SCRIPT = """
-import signal
 import sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs, such as CI's, start with it ignored
 from pgq.embedded import EmbeddedServer
 server = EmbeddedServer(sys.argv[1], bin_dir=sys.argv[2])
 server.start()
