@@ -169,7 +169,7 @@ class Producer(Client):
         return (self.send(topic, value, key, headers, partition, timestamp_ms)).wait()
 
     def send_many(self, topic: str, records: Iterable[Any]) -> Deliveries:
-        """Buffer many records of a topic, cheaper than one by one, and return one future of all of them.
+        """Buffer many records of a topic, none if one of them is refused, and return one future of all.
 
         All are looked at before the first is buffered, so they are held in memory twice for a moment: send some
         thousands at a time. They may be appended in several batches, in their order within each partition; keyless
