@@ -3,9 +3,12 @@
 from pgq import errors
 from pgq.aio.admin import AsyncAdmin
 from pgq.aio.consumer import AsyncConsumer
+from pgq.aio.outbox import AsyncOutbox
 from pgq.aio.producer import AsyncProducer
+from pgq.outboxes import outbox
 from pgq.sync.admin import Admin
 from pgq.sync.consumer import Consumer
+from pgq.sync.outbox import Outbox
 from pgq.sync.producer import Producer
 from pgq.types import (
     ConsumerRecord,
@@ -22,14 +25,17 @@ __all__ = [
     "Admin",
     "AsyncAdmin",
     "AsyncConsumer",
+    "AsyncOutbox",
     "AsyncProducer",
     "Consumer",
     "ConsumerRecord",
     "OffsetAndMetadata",
     "OffsetAndTimestamp",
+    "Outbox",
     "Producer",
     "RecordMetadata",
     "TopicDescription",
     "TopicPartition",
     "errors",
+    "outbox",
 ]

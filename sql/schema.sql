@@ -160,6 +160,12 @@ create function pgq._append_key(partition_id integer, base bigint)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._append_key(integer,bigint) from public;
 
+create function pgq._append_records(topics text[], partitions integer[], timestamps timestamp with time zone[], keys bytea[], "values" bytea[], header_records integer[], header_keys text[], header_values bytea[])
+    returns SETOF pgq.record_metadata
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._append_records(text[],integer[],timestamp with time zone[],bytea[],bytea[],integer[],text[],bytea[]) from public;
+
 create function pgq._begin_delete(name text)
     returns integer
     language plpgsql volatile

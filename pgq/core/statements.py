@@ -7,6 +7,9 @@ sql/functions/internal/_settle.sql.
 
 from __future__ import annotations
 
+import re
+from functools import cache
+
 SCHEMA_VERSION = "select pgq.schema_version()"
 TOPIC_METADATA = "select topic_id, partition_ids, max_message_bytes from pgq._topic_metadata($1::text)"
 
@@ -18,6 +21,12 @@ BEGIN_APPEND = (
 PRODUCE = (
     'select partition, "offset" from pgq.produce($1::text, $2::bytea, $3::bytea, $4::text[], $5::bytea[], $6::int4,'
     " 'epoch'::timestamptz + $7::int8 * interval '1 millisecond')"
+)
+APPEND_RECORDS = (
+    'select partition, "offset" from pgq._append_records($1::text[], $2::int4[],'
+    " array(select 'epoch'::timestamptz + t.ms * interval '1 millisecond'"
+    " from unnest($3::int8[]) with ordinality t (ms, nth) order by t.nth),"
+    " $4::bytea[], $5::bytea[], $6::int4[], $7::text[], $8::bytea[])"
 )
 UPKEEP = "select pgq.upkeep($1::int4, $2::int4)"
 
@@ -56,3 +65,9 @@ _FETCH_WINDOW = (
 def fetch_window(topic_id: int, partition: int, base_offset: int) -> str:
     """Return the SELECT of a window of offsets in a segment; never from the tree: see _segment_at.sql."""
     return _FETCH_WINDOW.format(topic_id, partition, base_offset)
+
+
+@cache
+def pyformat(statement: str) -> str:
+    """Return a statement above in the notation of drivers that know no `$1`: argument 1 is `%(p1)s`."""
+    return re.sub(r"\$(\d+)", r"%(p\1)s", statement.replace("%", "%%"))

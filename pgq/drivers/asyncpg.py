@@ -1,12 +1,12 @@
 """asyncpg behind the interface that all drivers share; nothing above this package knows which one it talks to.
 
-Interface: connect, wrap, and Connection with fetch, execute, copy_in, close, closed. Errors of the driver come out as
-errors of pgq.
+Interface: connect, wrap, and Connection with fetch, execute, copy_in, transaction, mark, close, closed. Errors of the
+driver come out as errors of pgq.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,7 +15,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from pgq import errors
-from pgq.drivers import psycopg_async
+from pgq.drivers import frameworks, psycopg_async
 from pgq.drivers.dsn import resolve_dsn
 from pgq.drivers.sqlstate import connecting, translating
 
@@ -66,6 +66,14 @@ class Connection:
             await self._raw.copy_to_table(
                 table, schema_name="pgq_log", columns=columns, source=_pieces(file), format="binary"
             )
+
+    def transaction(self) -> Any:
+        """Return a context manager: a block of a transaction, or of a savepoint where one has begun."""
+        return self._raw.transaction()
+
+    def mark(self) -> Callable[[], bool]:
+        """Return what says whether no rollback to a savepoint has undone this moment: asyncpg does not tell."""
+        return lambda: True
 
     async def close(self) -> None:
         """Close; an open transaction is rolled back by the server."""
@@ -124,16 +132,18 @@ def _refuse_unknown(given: dict[str, str]) -> None:
             )
 
 
+def is_async(raw: Any) -> bool:
+    """Whether it is a connection that `wrap` takes."""
+    ours = (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy, psycopg.AsyncConnection)
+    return isinstance(raw, ours) or frameworks.is_async(raw)
+
+
 def wrap(raw: Any) -> Any:
     """Return the application's own connection behind our interface; it stays open and the application's.
 
     Raises:
-        InvalidRequestError: it is no asyncpg connection and no psycopg.AsyncConnection.
+        InvalidRequestError: it is of no kind that the async clients take.
     """
     if isinstance(raw, (asyncpg.Connection, asyncpg.pool.PoolConnectionProxy)):
         return Connection(raw)
-    if isinstance(raw, psycopg.AsyncConnection):
-        return psycopg_async.Connection(raw)
-    raise errors.InvalidRequestError(
-        f"connection is a {type(raw).__name__}: pass an asyncpg.Connection or a psycopg.AsyncConnection"
-    )
+    return psycopg_async.wrap(raw)

@@ -2,20 +2,20 @@
 
 """psycopg behind the interface that all drivers share; psycopg.py is generated from psycopg_async.py.
 
-Interface: connect, wrap, and Connection with fetch, execute, copy_in, close, closed. Errors of the driver come out as
-errors of pgq.
+Interface: connect, wrap, and Connection with fetch, execute, copy_in, transaction, mark, close, closed. Errors of the
+driver come out as errors of pgq.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import psycopg
 from psycopg.rows import tuple_row
 
-from pgq import errors
 from pgq.drivers.dsn import resolve_dsn
+from pgq.drivers.frameworks import wrap_sync
 from pgq.drivers.sqlstate import connecting, translating
 
 
@@ -49,6 +49,14 @@ class Connection:
             for piece in file:
                 copy.write(piece)
 
+    def transaction(self) -> Any:
+        """Return a context manager: a block of a transaction, or of a savepoint where one has begun."""
+        return self._raw.transaction()
+
+    def mark(self) -> Callable[[], bool]:
+        """Return what says whether no rollback to a savepoint has undone this moment: psycopg does not tell."""
+        return lambda: True
+
     def close(self) -> None:
         """Close; an open transaction is rolled back by the server."""
         self._raw.close()
@@ -74,12 +82,10 @@ def connect(dsn: str | None, *settings: str) -> Connection:
     return connection
 
 
-def wrap(raw: Any) -> Connection:
+def wrap(raw: Any) -> Any:
     """Return the application's own connection behind our interface; it stays open and the application's.
 
     Raises:
-        InvalidRequestError: it is no psycopg.Connection.
+        InvalidRequestError: it is no psycopg.Connection and nothing that pgq.drivers.frameworks knows.
     """
-    if isinstance(raw, psycopg.Connection):
-        return Connection(raw)
-    raise errors.InvalidRequestError(f"connection is a {type(raw).__name__}: pass a psycopg.Connection")
+    return Connection(raw) if isinstance(raw, psycopg.Connection) else wrap_sync(raw)

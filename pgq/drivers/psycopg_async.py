@@ -1,19 +1,19 @@
 """psycopg behind the interface that all drivers share; psycopg.py is generated from psycopg_async.py.
 
-Interface: connect, wrap, and Connection with fetch, execute, copy_in, close, closed. Errors of the driver come out as
-errors of pgq.
+Interface: connect, wrap, and Connection with fetch, execute, copy_in, transaction, mark, close, closed. Errors of the
+driver come out as errors of pgq.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import psycopg
 from psycopg.rows import tuple_row
 
-from pgq import errors
 from pgq.drivers.dsn import resolve_dsn
+from pgq.drivers.frameworks import wrap_async
 from pgq.drivers.sqlstate import connecting, translating
 
 
@@ -50,6 +50,14 @@ class Connection:
                 for piece in file:
                     await copy.write(piece)
 
+    def transaction(self) -> Any:
+        """Return a context manager: a block of a transaction, or of a savepoint where one has begun."""
+        return self._raw.transaction()
+
+    def mark(self) -> Callable[[], bool]:
+        """Return what says whether no rollback to a savepoint has undone this moment: psycopg does not tell."""
+        return lambda: True
+
     async def close(self) -> None:
         """Close; an open transaction is rolled back by the server."""
         await self._raw.close()
@@ -75,12 +83,10 @@ async def connect(dsn: str | None, *settings: str) -> Connection:
     return connection
 
 
-def wrap(raw: Any) -> Connection:
+def wrap(raw: Any) -> Any:
     """Return the application's own connection behind our interface; it stays open and the application's.
 
     Raises:
-        InvalidRequestError: it is no psycopg.AsyncConnection.
+        InvalidRequestError: it is no psycopg.AsyncConnection and nothing that pgq.drivers.frameworks knows.
     """
-    if isinstance(raw, psycopg.AsyncConnection):
-        return Connection(raw)
-    raise errors.InvalidRequestError(f"connection is a {type(raw).__name__}: pass a psycopg.AsyncConnection")
+    return Connection(raw) if isinstance(raw, psycopg.AsyncConnection) else wrap_async(raw)

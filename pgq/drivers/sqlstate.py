@@ -29,6 +29,10 @@ def translate(error: BaseException, *, connecting: bool = False) -> errors.PgqEr
         state = error.sqlstate
         message = error.diag.message_primary or str(error).strip()
         hint = error.diag.message_hint
+    elif hasattr(error, "pgcode") and hasattr(error, "diag"):  # psycopg2, which only an application may bring
+        state = error.pgcode
+        message = error.diag.message_primary or str(error).strip()
+        hint = error.diag.message_hint
     elif isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate
         message = str(error.args[0]) if error.args else str(error)
@@ -55,13 +59,21 @@ def translate(error: BaseException, *, connecting: bool = False) -> errors.PgqEr
     return result
 
 
+def _of_driver(error: BaseException) -> BaseException:
+    """Return the driver's exception within one of SQLAlchemy or Django; else the exception itself."""
+    inner = getattr(error, "orig", None)
+    if inner is None and type(error).__module__ in ("django.db.utils", "sqlalchemy.dialects.postgresql.asyncpg"):
+        inner = error.__cause__
+    return error if inner is None else _of_driver(inner)
+
+
 @contextmanager
 def translating() -> Iterator[None]:
     """Turn what drivers raise inside the block into errors of pgq, the original as their cause."""
     try:
         yield
     except Exception as error:
-        meant = translate(getattr(error, "orig", None) or error)
+        meant = translate(_of_driver(error))
         if meant is None:
             raise
         raise meant from error
@@ -73,7 +85,7 @@ def connecting() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        meant = translate(getattr(error, "orig", None) or error, connecting=True)
+        meant = translate(error, connecting=True)
         if meant is None:
             raise
         raise meant from error

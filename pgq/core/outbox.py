@@ -1,0 +1,146 @@
+"""What an outbox has collected and not yet appended. Pure: no I/O, no clock of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from pgq import errors
+from pgq.core.copy import Row
+from pgq.core.rows import make_row
+from pgq.serde import serializer
+from pgq.types import Header, RecordMetadata, Serializer
+
+_TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+_MAX_PARTITION = 2**31 - 1
+
+
+class OutboxDelivery:
+    """The future of one record of an outbox: its outcome is known once the record is appended or dropped."""
+
+    __slots__ = ("_error", "_metadata", "partition", "row", "topic")
+
+    def __init__(self, topic: str, partition: int | None, row: Row) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.row = row
+        self._metadata: RecordMetadata | None = None
+        self._error: errors.PgqError | None = None
+
+    def done(self) -> bool:
+        """Whether the outcome is known."""
+        return self._metadata is not None or self._error is not None
+
+    def result(self) -> RecordMetadata:
+        """Return where the record was appended. Its transaction may still roll back.
+
+        Raises:
+            IllegalStateError: it is not appended yet, or was dropped with a transaction that rolled back.
+        """
+        error = self.exception()
+        if error is not None:
+            raise error
+        assert self._metadata is not None
+        return self._metadata
+
+    def exception(self) -> errors.PgqError | None:
+        """Return the error of a record that was dropped, None of one that was appended.
+
+        Raises:
+            IllegalStateError: it is not appended yet.
+        """
+        if not self.done():
+            raise errors.IllegalStateError(
+                "the record is not appended yet: the outbox appends at the transaction's end, ask after that"
+            )
+        return self._error
+
+    def appended(self, partition: int, offset: int) -> None:
+        """Note where it is."""
+        self._metadata = RecordMetadata(self.topic, partition, offset, self.row[0])
+
+    def drop(self) -> None:
+        """Note that it will not be appended."""
+        self._error = errors.IllegalStateError("the record was dropped: what it was sent in was rolled back")
+
+
+class BaseOutbox:
+    """What all outboxes have in common."""
+
+    def __init__(
+        self,
+        *,
+        key_serializer: Serializer | str | type | None,
+        value_serializer: Serializer | str | type | None,
+        partitioner: str,
+        clock_ms: Callable[[], int],
+    ) -> None:
+        if partitioner != "murmur2":
+            raise errors.InvalidRequestError(f"unknown partitioner {partitioner!r}: there is 'murmur2'")
+        self._key_serializer = serializer("key", key_serializer)
+        self._value_serializer = serializer("value", value_serializer)
+        self._clock_ms = clock_ms
+
+    def send(
+        self,
+        topic: str,
+        value: Any,
+        key: Any = None,
+        headers: Iterable[Header] | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+    ) -> OutboxDelivery:
+        """Collect a record; it is appended at the end of the transaction, in the order sent. No I/O, nothing to await.
+
+        Args:
+            value: bytes, or what the value_serializer takes; None is stored as null.
+            key: bytes, or what the key_serializer takes. Records of one key go to one partition.
+            headers: pairs of a str and bytes (or None), in order; a key may come twice.
+            partition: instead of the key's; without either, one for all such records of the topic that are appended
+                together.
+            timestamp_ms: milliseconds since 1970; now if None.
+
+        Returns:
+            The record's future. Its `result()` tells partition and offset once the record is appended.
+
+        Raises:
+            UnknownTopicError, UnknownPartitionError, InvalidRecordError, InvalidTimestampError: the record is refused,
+                nothing is collected. Whether topic and partition exist and how large a record may be is seen when it
+                is appended: then the transaction fails.
+            IllegalStateError: there is no transaction that the record could belong to.
+        """
+        if not isinstance(topic, str) or not _TOPIC_NAME.fullmatch(topic):
+            raise errors.UnknownTopicError(f"unknown topic {topic!r}: no topic can have this name")
+        if partition is not None and (not isinstance(partition, int) or not 0 <= partition <= _MAX_PARTITION):
+            raise errors.UnknownPartitionError(f"unknown partition {partition!r} of topic {topic!r}")
+        when = self._clock_ms() if timestamp_ms is None else timestamp_ms
+        row = make_row(value, key, headers, when, self._key_serializer, self._value_serializer)
+        delivery = OutboxDelivery(topic, partition, row)
+        self._add(delivery)
+        return delivery
+
+    def _add(self, delivery: OutboxDelivery) -> None:
+        raise NotImplementedError
+
+
+def arguments(deliveries: Sequence[OutboxDelivery]) -> tuple[list[Any], ...]:
+    """Return the arguments of statements.APPEND_RECORDS; it returns a row a record, in their order."""
+    rows = [delivery.row for delivery in deliveries]
+    headers = [(nth, *header) for nth, row in enumerate(rows, 1) for header in row[3]]
+    return (
+        [delivery.topic for delivery in deliveries],
+        [delivery.partition for delivery in deliveries],
+        [timestamp_ms for timestamp_ms, _, _, _ in rows],
+        [key for _, key, _, _ in rows],
+        [value for _, _, value, _ in rows],
+        [nth for nth, _, _ in headers],
+        [key for _, key, _ in headers],
+        [value for _, _, value in headers],
+    )
+
+
+def settle(deliveries: Sequence[OutboxDelivery], rows: Sequence[Any]) -> None:
+    """Note what statements.APPEND_RECORDS returned."""
+    for delivery, (partition, offset) in zip(deliveries, rows, strict=True):
+        delivery.appended(partition, offset)
