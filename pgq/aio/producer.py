@@ -47,8 +47,6 @@ class AsyncProducer(AsyncClient):
         metadata_max_age_ms: how long what is known of a topic is trusted.
     """
 
-    _settings = ("set default_transaction_isolation = 'read committed'",)
-
     def __init__(
         self,
         dsn: str | None = None,

@@ -41,8 +41,9 @@ _SHARED_KEYWORDS = {
 class Connection:
     """One connection. Not for concurrent use."""
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: Any, *, pooled: bool = False) -> None:
         self._raw = raw
+        self._pooled = pooled
 
     @property
     def closed(self) -> bool:
@@ -52,6 +53,10 @@ class Connection:
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
         """Run one statement and return its rows, read by position."""
         with translating():
+            if self._pooled and not self._raw.is_in_transaction():
+                # asyncpg prepares and then executes: two turns, which a pooler may send to two sessions
+                async with self._raw.transaction():
+                    return await self.fetch(sql, *args)
             rows: list[Any] = await self._raw.fetch(sql, *args)
             return rows
 
@@ -111,7 +116,11 @@ async def connect(dsn: str | None, *settings: str) -> Connection:
     query = urlencode({k: v for k, v in given.items() if k in _SHARED_KEYWORDS})
     with connecting():
         raw = await asyncpg.connect(f"postgresql://?{query}", timeout=timeout)
-    connection = Connection(raw)
+        pooled = await _is_pooled(raw)
+        if pooled:
+            await raw.close()
+            raw = await asyncpg.connect(f"postgresql://?{query}", timeout=timeout, statement_cache_size=0)
+    connection = Connection(raw, pooled=pooled)
     try:
         for setting in settings:
             await connection.execute(setting)
@@ -119,6 +128,19 @@ async def connect(dsn: str | None, *settings: str) -> Connection:
         await connection.close()
         raise
     return connection
+
+
+async def _is_pooled(raw: Any) -> bool:
+    """Whether a pooler stands between: then a prepared statement may be another session's. It has a pid of its own."""
+    answer = bytearray()
+
+    async def take(data: bytes) -> None:
+        answer.extend(data)
+
+    # COPY prepares nothing
+    await raw.copy_from_query("select pg_backend_pid()", output=take)
+    pid: int = raw.get_server_pid()
+    return int(answer) != pid
 
 
 def _refuse_unknown(given: dict[str, str]) -> None:

@@ -75,6 +75,9 @@ async def connect(dsn: str | None, *settings: str) -> Connection:
         raw = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, client_encoding="utf8")
     connection = Connection(raw)
     try:
+        # a pooler has a pid of its own; behind it a prepared statement may be another session's
+        if (await connection.fetch("select pg_backend_pid()"))[0][0] != raw.info.backend_pid:
+            raw.prepare_threshold = None
         for setting in settings:
             await connection.execute(setting)
     except BaseException:

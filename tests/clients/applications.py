@@ -123,21 +123,21 @@ async def asyncpg_pool(dsn: str) -> AsyncIterator[Application]:
         yield Application("async", raw, raw.execute, raw.transaction, raw.transaction)
 
 
-def engine(driver: str, dsn: str, **options: Any) -> sqlalchemy.Engine:
+def engine(driver: str, dsn: str, connect_args: dict[str, Any] | None = None, **options: Any) -> sqlalchemy.Engine:
     """An engine of SQLAlchemy."""
     connect = psycopg2.connect if driver == "psycopg2" else psycopg.connect
     return sqlalchemy.create_engine(
-        f"postgresql+{driver}://", creator=lambda: connect(dsn), poolclass=NullPool, **options
+        f"postgresql+{driver}://", creator=lambda: connect(dsn, **(connect_args or {})), poolclass=NullPool, **options
     )
 
 
-def async_engine(driver: str, dsn: str, **options: Any) -> Any:
+def async_engine(driver: str, dsn: str, connect_args: dict[str, Any] | None = None, **options: Any) -> Any:
     """An async engine of SQLAlchemy."""
 
     async def connect() -> Any:
         if driver == "asyncpg":
-            return await asyncpg.connect(dsn)
-        return await psycopg.AsyncConnection.connect(dsn)
+            return await asyncpg.connect(dsn, **(connect_args or {}))
+        return await psycopg.AsyncConnection.connect(dsn, **(connect_args or {}))
 
     return create_async_engine(f"postgresql+{driver}://", async_creator=connect, poolclass=NullPool, **options)
 

@@ -1,0 +1,181 @@
+"""Through PgBouncer, the real one, in transaction mode: every transaction may come to another session of the server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+import pgq
+from tests.plugins.sessions import Connection, append_locks, eventually, rows
+
+from .applications import (
+    Undo,
+    async_engine,
+    asyncpg_connection,
+    call,
+    engine,
+    opened,
+    psycopg_async_connection,
+    psycopg_connection,
+)
+
+SESSIONS = 3
+"""Of the server, that all clients of PgBouncer share."""
+
+CONFIG = """\
+[databases]
+* = host={host} port={port} user={user} password={password}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {own_port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = {sessions}
+server_round_robin = 1
+"""
+
+
+@pytest.fixture
+def pooled_dsn(dsn: str, server_folder: Path) -> Iterator[str]:
+    """The DSN of the test's own database through a PgBouncer of the test's own."""
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
+    if program is None:
+        pytest.skip("pgbouncer is not installed")
+    given = conninfo_to_dict(dsn)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        own_port = free.getsockname()[1]
+    config = server_folder / "pgbouncer.ini"
+    config.write_text(
+        CONFIG.format(
+            host=given["host"],
+            port=given.get("port", 5432),
+            user=given["user"],
+            password=given.get("password", "none"),
+            own_port=own_port,
+            sessions=SESSIONS,
+        )
+    )
+    config.chmod(0o644)
+    # as anybody but root, under whom it does not run
+    user = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
+    with (server_folder / "pgbouncer.log").open("w+") as log:
+        process = subprocess.Popen([program, config], stderr=log, stdout=log, **user)
+        pooled = f"postgresql://{given['user']}@127.0.0.1:{own_port}/{given['dbname']}"
+        try:
+            eventually(lambda: process.poll() is not None or _answers(pooled), 15)
+            if process.poll() is not None:
+                pytest.fail(f"pgbouncer ended: {(server_folder / 'pgbouncer.log').read_text()}")
+            with ExitStack() as stack:  # it opens a session only where all are taken
+                for _ in range(SESSIONS):
+                    stack.enter_context(psycopg.connect(pooled)).execute("select")
+            yield pooled
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _answers(dsn: str) -> bool:
+    try:
+        psycopg.connect(dsn, connect_timeout=5).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def kept(conn: Connection, topic: str = "orders") -> list[bytes]:
+    return [v for (v,) in rows(conn, "select value from pgq.fetch(%s, 0, 0)", topic)]
+
+
+APPLICATIONS = {
+    "psycopg": lambda dsn: psycopg_connection(dsn, prepare_threshold=None),
+    "psycopg-async": lambda dsn: psycopg_async_connection(dsn, prepare_threshold=None),
+    "asyncpg": lambda dsn: asyncpg_connection(dsn, statement_cache_size=0),
+}
+
+
+@pytest.mark.parametrize("kind", APPLICATIONS)
+async def test_the_applications_transactions(
+    kind: str, dsn: str, pooled_dsn: str, conn: Connection, topic: str
+) -> None:
+    """Two applications take turns, so that each goes from session to session."""
+    async with (
+        APPLICATIONS[kind](pooled_dsn) as one,
+        APPLICATIONS[kind](pooled_dsn) as two,
+        opened(one.producer(dsn=dsn)) as producer,
+    ):
+        expected = []
+        for n in range(12):
+            app = (one, two)[n % 2]
+            async with app.transaction():
+                await call(producer.send(topic, b"send %d" % n, connection=app.connection))
+                if n % 3 == 0:
+                    raise Undo
+                expected.append(b"send %d" % n)
+            outbox = pgq.outbox(app.connection)
+            async with app.sending(outbox):
+                outbox.send(topic, b"outbox %d" % n)
+                async with app.savepoint(outbox):
+                    outbox.send(topic, b"lost")
+                    raise Undo
+                if n % 3 == 1:
+                    raise Undo
+                expected.append(b"outbox %d" % n)
+            assert append_locks(conn) == 0
+    assert kept(conn) == expected
+
+
+async def test_sessions_of_sqlalchemy(pooled_dsn: str, conn: Connection, topic: str) -> None:
+    with Session(engine("psycopg", pooled_dsn, {"prepare_threshold": None})) as session:
+        outbox = pgq.outbox(session)
+        for n in range(12):
+            outbox.send(topic, b"%d" % n)
+            session.commit() if n % 3 else session.rollback()
+    async with AsyncSession(async_engine("asyncpg", pooled_dsn, {"statement_cache_size": 0})) as session:
+        outbox = pgq.outbox(session)
+        for n in range(12):
+            outbox.send(topic, b"%d" % n)
+            await (session.commit() if n % 3 else session.rollback())
+    assert kept(conn) == [b"%d" % n for n in range(12) if n % 3] * 2
+
+
+@pytest.mark.parametrize("world", ["sync", "async"])
+async def test_producers(world: str, pooled_dsn: str, conn: Connection, topic: str) -> None:
+    client = pgq.AsyncProducer if world == "async" else pgq.Producer
+    async with opened(client(pooled_dsn)) as one, opened(client(pooled_dsn)) as two:
+        for n in range(20):
+            await call((one, two)[n % 2].send(topic, b"%d" % n))
+            await call((one, two)[n % 2].flush())
+    assert kept(conn) == [b"%d" % n for n in range(20)]
+
+
+@pytest.mark.parametrize("world", ["sync", "async"])
+async def test_producers_leave_no_setting_behind(world: str, pooled_dsn: str, topic: str) -> None:
+    client = pgq.AsyncProducer if world == "async" else pgq.Producer
+    async with opened(client(pooled_dsn)) as producer:
+        await call(producer.send(topic, b"v"))
+        await call(producer.flush())
+        connections = [psycopg.connect(pooled_dsn) for _ in range(SESSIONS)]
+        try:
+            left = {
+                c.execute(
+                    "select name, setting from pg_settings where setting <> reset_val and name <> 'application_name'"
+                    " and name <> 'client_encoding'"
+                ).fetchone()
+                for c in connections
+            }
+        finally:
+            for c in connections:
+                c.close()
+    assert left == {None}
