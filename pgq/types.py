@@ -65,4 +65,4 @@ class TopicDescription(NamedTuple):
     topic_id: int
     name: str
     partitions: int
-    config: dict[str, int]
+    config: dict[str, int | str]

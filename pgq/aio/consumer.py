@@ -320,7 +320,7 @@ class AsyncConsumer(AsyncClient):
                 states.append(self._assignment[tp])
                 continue
             if topic not in topics:
-                topic_id, partition_ids, _ = (await self._fetch(statements.TOPIC_METADATA, topic))[0]
+                topic_id, partition_ids, *_ = (await self._fetch(statements.TOPIC_METADATA, topic))[0]
                 topics[topic] = topic_id, partition_ids
             topic_id, partition_ids = topics[topic]
             if not isinstance(partition, int) or not 0 <= partition < len(partition_ids):

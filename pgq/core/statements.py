@@ -8,12 +8,16 @@ sql/functions/internal/_settle.sql.
 from __future__ import annotations
 
 SCHEMA_VERSION = "select pgq.schema_version()"
-TOPIC_METADATA = "select topic_id, partition_ids, max_message_bytes from pgq._topic_metadata($1::text)"
+TOPIC_METADATA = (
+    "select topic_id, partition_ids, max_message_bytes, compression_type, timestamp_after_max_ms"
+    " from pgq._topic_metadata($1::text)"
+)
 
-BEGIN = "begin isolation level read committed"
-BEGIN_APPEND = (
-    "select topic_id, partition, partition_id, offsets, upkeep_due"
-    " from pgq.begin_append($1::int4[], $2::int4[], $3::int4[])"
+INIT_PRODUCER = "select producer_id, producer_epoch, rotation from pgq.init_producer($1::text)"
+BEGIN_FLUSH = (
+    "select topic_id, partition, partition_id, offsets, upkeep_due, log_append_ms, appended, current_rotation"
+    " from pgq.begin_flush($1::int4[], $2::int4[], $3::int4[], $4::int8[], $5::text, $6::int8, $7::int4, $8::int8,"
+    " $9::int8, $10::bool)"
 )
 PRODUCE = (
     'select partition, "offset" from pgq.produce($1::text, $2::bytea, $3::bytea, $4::text[], $5::bytea[], $6::int4,'
@@ -51,6 +55,11 @@ _FETCH_WINDOW = (
     ' from pgq_log.t{:d}_p{:d}_s{:d} where "offset" >= $1::int8 and "offset" < $2::int8'
     ' order by "offset"'
 )
+
+
+def begin(idle_timeout_ms: int) -> str:
+    """Return the BEGIN of a flush, which the server ends if the client falls silent: its locks hold up readers."""
+    return f"begin isolation level read committed; set local idle_in_transaction_session_timeout = {idle_timeout_ms:d}"
 
 
 def fetch_window(topic_id: int, partition: int, base_offset: int) -> str:

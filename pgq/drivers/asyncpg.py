@@ -1,7 +1,7 @@
 """asyncpg behind the interface that all drivers share; nothing above this package knows which one it talks to.
 
-Interface: connect, wrap, and Connection with fetch, execute, copy_in, close, closed. Errors of the driver come out as
-errors of pgq.
+Interface: connect, wrap, and Connection with fetch, execute, copy_in, commit, close, closed. Errors of the driver come
+out as errors of pgq.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class Connection:
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
+        self._warned = False
 
     @property
     def closed(self) -> bool:
@@ -66,6 +67,16 @@ class Connection:
             await self._raw.copy_to_table(
                 table, schema_name="pgq_log", columns=columns, source=_pieces(file), format="binary"
             )
+
+    async def commit(self) -> bool:
+        """Commit; return False if the server warned: it has committed, but not waited for its standbys to the end."""
+        self._warned = False
+        await self.execute("commit")
+        return not self._warned
+
+    def note(self, _raw: Any, notice: asyncpg.PostgresLogMessage) -> None:
+        """Take note of a warning. asyncpg calls it before whoever waits for the statement goes on."""
+        self._warned = self._warned or notice.severity_en == "WARNING"
 
     async def close(self) -> None:
         """Close; an open transaction is rolled back by the server."""
@@ -104,6 +115,7 @@ async def connect(dsn: str | None, *settings: str) -> Connection:
     with connecting():
         raw = await asyncpg.connect(f"postgresql://?{query}", timeout=timeout)
     connection = Connection(raw)
+    raw.add_log_listener(connection.note)
     try:
         for setting in settings:
             await connection.execute(setting)

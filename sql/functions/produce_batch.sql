@@ -45,7 +45,7 @@ begin
     -- the sum is an upper bound of what _check_record counts: only suspects are looked at closely
     perform pgq._check_record(r.value, r.key, (select array_agg(h.key) from jsonb_each_text(r.headers) h),
                               (select array_agg(convert_to(h.value, 'UTF8')) from jsonb_each_text(r.headers) h),
-                              r."timestamp", limit_bytes)
+                              r."timestamp", limit_bytes, (topic.config ->> 'message.timestamp.after.max.ms')::bigint)
        from unnest("values", keys, timestamps, headers) r (value, key, "timestamp", headers)
       where r."timestamp" < 'epoch' or r."timestamp" = 'infinity'
          or coalesce(octet_length(r.value), 0) + coalesce(octet_length(r.key), 0) + coalesce(octet_length(r.headers::text), 0) > limit_bytes;

@@ -132,6 +132,7 @@ async def test_bytes_come_back_as_sent(clients: Clients, topic: str, key: bytes 
     assert (record.key, record.value, record.timestamp_type) == (key, payload, 0)
 
 
+@pytest.mark.usefixtures("any_time")
 async def test_random_records_come_back_as_sent(clients: Clients, topic: str) -> None:
     dice = random.Random(7)
     sent = [
@@ -175,6 +176,7 @@ async def test_records_without_a_key_are_spread_over_the_partitions(clients: Cli
 
 
 @pytest.mark.parametrize("timestamp_ms", [0, 1, 951_782_400_001, 1_709_210_096_789, YEAR_9999_MS])
+@pytest.mark.usefixtures("any_time")
 async def test_timestamp(clients: Clients, topic: str, timestamp_ms: int) -> None:
     async with clients.producer() as producer, clients.consumer(topic) as consumer:
         assert (await (await producer.send(topic, b"v", timestamp_ms=timestamp_ms))).timestamp == timestamp_ms

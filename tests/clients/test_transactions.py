@@ -44,6 +44,7 @@ async def test_records_are_visible_after_the_commit_only(
         await app.execute("select 1")
 
 
+@pytest.mark.usefixtures("any_time")
 async def test_everything_of_a_record_is_kept(clients_and_application: Both, wide_topic: str) -> None:
     clients, application = clients_and_application
     sent = [

@@ -34,12 +34,17 @@ def row(value: bytes = b"") -> Row:
 
 
 def add(
-    buffer: Accumulator, topic_id: int, partition: int, size: int, record: Row = (0, None, b"", ())
+    buffer: Accumulator,
+    topic_id: int,
+    partition: int,
+    size: int,
+    record: Row = (0, None, b"", ()),
+    acks: str = "all",
 ) -> tuple[Batch, PartitionBatch, int, bool]:
     """Buffer a record; partition 7 of topic 2 has the id 2007."""
     partition_ids = tuple(range(topic_id * 1000, topic_id * 1000 + 1000))
-    known = TopicMetadata(f"topic {topic_id}", topic_id, partition_ids, 1_048_576, 0.0)
-    return buffer.add(known, partition, record, size)
+    known = TopicMetadata(f"topic {topic_id}", topic_id, partition_ids, 1_048_576, "producer", 3_600_000, 0.0)
+    return buffer.add(known, partition, record, size, acks)
 
 
 def test_nothing_is_ready_when_nothing_is_buffered() -> None:
@@ -127,3 +132,15 @@ def test_headers_are_noted() -> None:
     _, plain, _, _ = add(buffer, 1, 0, 10)
     _, headed, _, _ = add(buffer, 1, 1, 10, (0, None, None, (("h", None),)))
     assert (plain.has_headers, headed.has_headers) == (False, True)
+
+
+def test_other_acks_begin_another_batch() -> None:
+    buffer = accumulator()
+    first = add(buffer, 1, 0, 10, acks="1")[0]
+    second, _, _, wake = add(buffer, 1, 0, 10, acks="all")
+    assert second is not first
+    assert wake, "the first is ready now"
+    assert buffer.first() is first
+    assert buffer.wait_s(0) == 0
+    assert [batch.acks for batch in buffer.force()] == ["1", "all"]
+    assert add(buffer, 1, 0, 10, acks="all")[0] is not second, "in order, though the acks are the same"
