@@ -224,6 +224,18 @@ class UnknownProducerIdError(PgqError):
     sqlstate = "PQ032"
 
 
+class UnsupportedCompressionTypeError(PgqError):
+    """The codec is not known, or the library for it is not installed."""
+
+    sqlstate = "PQ033"
+
+
+class CorruptRecordError(PgqError):
+    """A compressed value is no such, or decompresses to more than max_decompressed_bytes."""
+
+    sqlstate = "PQ034"
+
+
 def _tree(root: type[PgqError]) -> list[type[PgqError]]:
     return [root] + [error for child in root.__subclasses__() for error in _tree(child)]
 

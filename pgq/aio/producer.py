@@ -15,6 +15,7 @@ from pgq.aio.client import connect as connect_checked
 from pgq.core import copy, statements
 from pgq.core.accumulator import Accumulator, Batch, PartitionBatch, Place
 from pgq.core.backoff import backoff_s
+from pgq.core.compression import Compressor, compressor
 from pgq.core.copy import Row
 from pgq.core.metadata import TopicMetadata
 from pgq.core.partitioner import SHORT_KEY, check_partition, partition_for_key, partition_for_short_key
@@ -106,6 +107,9 @@ class AsyncProducer(AsyncClient):
         batch_size: bytes at which a batch is flushed without waiting.
         buffer_memory: bytes that may be buffered; then `send` waits.
         max_block_ms: how long `send` waits for that.
+        compression_type: "none", "gzip", "lz4" or "zstd", for values; a topic's compression.type wins.
+            The extras lz4 and zstd bring the libraries. Compressed values cannot be read in SQL.
+        compression_min_bytes: values below it stay as they are, and any that do not get smaller.
         key_serializer, value_serializer: from the application's objects to bytes: "str", "json", a pydantic model, or
             any callable; None takes bytes. The value None is never serialized.
         partitioner: "murmur2", Kafka's Java client's hash of the key.
@@ -128,6 +132,8 @@ class AsyncProducer(AsyncClient):
         batch_size: int = 1_048_576,
         buffer_memory: int = 33_554_432,
         max_block_ms: int = 60_000,
+        compression_type: str = "none",
+        compression_min_bytes: int = 256,
         key_serializer: Serializer | str | type | None = None,
         value_serializer: Serializer | str | type | None = None,
         partitioner: str = "murmur2",
@@ -165,6 +171,9 @@ class AsyncProducer(AsyncClient):
         self._request_timeout_s = request_timeout_ms / 1000
         self._delivery_timeout_s = delivery_timeout_ms / 1000
         self._begin = statements.begin(max(1, int(request_timeout_ms)))
+        self._codecs: dict[str, Compressor | None] = {"producer": compressor(compression_type)}
+        """By a topic's compression.type."""
+        self._compression_min_bytes = compression_min_bytes
         self._key_serializer = serializer("key", key_serializer)
         self._value_serializer = serializer("value", value_serializer)
         self._metadata_max_age_s = metadata_max_age_ms / 1000
@@ -231,6 +240,7 @@ class AsyncProducer(AsyncClient):
             partition: instead of the key's; without either, one that changes from batch to batch.
             timestamp_ms: milliseconds since 1970; now if None.
             connection: the application's own connection; its synchronous_commit decides what its commit waits for.
+                Nothing is compressed then.
             acks: instead of the producer's. A change of it ends a batch.
 
         Raises:
@@ -247,6 +257,9 @@ class AsyncProducer(AsyncClient):
             known = await self._metadata(topic)
         if timestamp_ms is not None:
             _check_ahead(known, timestamp_ms)
+        codec = self._codecs[known.compression_type]
+        if codec is not None:
+            row = self._compress(row, codec)
         partition, size = self._place(known, row, partition)
         if partition < 0:
             partition = self._sticky.get(topic, 0) % len(known.partition_ids)
@@ -301,6 +314,7 @@ class AsyncProducer(AsyncClient):
         known = self._topics.get(topic)
         if known is None:
             known = await self._metadata(topic)
+        codec = self._codecs[known.compression_type]
         entries = []
         for record in records:
             fields = record if type(record) is tuple else (record,)
@@ -313,6 +327,8 @@ class AsyncProducer(AsyncClient):
             row = self._row(value, key, headers, timestamp_ms)
             if timestamp_ms is not None:
                 _check_ahead(known, timestamp_ms)
+            if codec is not None:
+                row = self._compress(row, codec)
             partition, size = self._place(known, row, partition)
             entries.append((partition, row, size))
         places: list[Place] = []
@@ -403,12 +419,20 @@ class AsyncProducer(AsyncClient):
             value = to_bytes("value", value, self._value_serializer)
         if key is not None and (type(key) is not bytes or self._key_serializer is not None):
             key = to_bytes("key", key, self._key_serializer)
-        return timestamp_ms, key, value, to_headers(headers) if headers else ()
+        return timestamp_ms, key, value, to_headers(headers) if headers else (), 0
+
+    def _compress(self, row: Row, codec: Compressor) -> Row:
+        """Return the record with its value compressed, if that makes it smaller."""
+        timestamp_ms, key, value, headers, _ = row
+        if value is None or len(value) < self._compression_min_bytes:
+            return row
+        compressed = codec.compress(value)
+        return row if len(compressed) >= len(value) else (timestamp_ms, key, compressed, headers, codec.number)
 
     @staticmethod
     def _place(known: TopicMetadata, row: Row, partition: int | None) -> tuple[int, int]:
         """Return the partition of a record, -1 for any, and its size; or refuse it."""
-        _, key, value, headers = row
+        _, key, value, headers, _ = row
         size = (len(value) if value else 0) + (len(key) if key else 0)
         if headers:
             size = size_of(key, value, headers)
@@ -455,6 +479,8 @@ class AsyncProducer(AsyncClient):
                     after_max_ms,
                     time.monotonic(),
                 )
+                if compression_type not in self._codecs:
+                    self._codecs[compression_type] = compressor(compression_type)
                 self._topics[topic] = known
             return known
 
@@ -465,7 +491,7 @@ class AsyncProducer(AsyncClient):
         row: Row,
         partition: int | None,
     ) -> Delivery:
-        timestamp_ms, key, value, headers = row
+        timestamp_ms, key, value, headers, _ = row
         names = [name for name, _ in headers] or None
         values = [header_value for _, header_value in headers] if headers else None
         rows = await driver.wrap(connection).fetch(
@@ -648,11 +674,16 @@ class AsyncProducer(AsyncClient):
         if log_append_ms is not None:
             for part in parts:
                 part.rows = [(log_append_ms, *row[1:]) for row in part.rows]
-        headers = any(part.has_headers for part in parts)
+        columns: tuple[str, ...] = copy.COLUMNS
+        if headers := any(part.has_headers for part in parts):
+            columns += copy.HEADER_COLUMNS
+        if codecs := any(part.has_codecs for part in parts):
+            columns += copy.CODEC_COLUMNS
         file = copy.encode(
-            ((part.partition, taken[topic_id, part.partition][3], part.rows) for part in parts), headers=headers
+            ((part.partition, taken[topic_id, part.partition][3], part.rows) for part in parts),
+            headers=headers,
+            codecs=codecs,
         )
-        columns = copy.COLUMNS + copy.HEADER_COLUMNS if headers else copy.COLUMNS
         await connection.copy_in(f"t{topic_id}", columns, file)
 
     async def _renew_rotation(self) -> None:

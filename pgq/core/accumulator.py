@@ -25,7 +25,7 @@ RECORD_OVERHEAD = 64
 class PartitionBatch:
     """The records of one partition in a batch, and after the flush their offsets or the error."""
 
-    __slots__ = ("error", "has_headers", "offsets", "partition", "rows", "topic", "topic_id")
+    __slots__ = ("error", "has_codecs", "has_headers", "offsets", "partition", "rows", "topic", "topic_id")
 
     def __init__(self, topic: str, topic_id: int, partition: int) -> None:
         self.topic = topic
@@ -33,6 +33,7 @@ class PartitionBatch:
         self.partition = partition
         self.rows: list[Row] = []
         self.has_headers = False
+        self.has_codecs = False
         self.offsets: Sequence[int] = ()
         self.error: BaseException | None = None
 
@@ -130,6 +131,8 @@ class Accumulator:
         rows.append(row)
         if row[3]:
             part.has_headers = True
+        if row[4]:
+            part.has_codecs = True
         batch.size += size
         self.bytes += size
         if batch.size >= self._batch_size:

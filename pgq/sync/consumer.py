@@ -40,6 +40,8 @@ class Consumer(Client):
         auto_offset_reset: where to start without a committed offset, or when the position is out of range:
             "latest", "earliest", or "none" to raise.
         max_poll_records: the most records that a call of getmany returns.
+        max_decompressed_bytes: how long a compressed value may become. A longer one raises CorruptRecordError when its
+            turn comes, and is not stepped over; `seek` behind it.
         key_deserializer, value_deserializer: from stored bytes to objects: "str", "json", a pydantic model, or any
             callable; null stays None.
     """
@@ -60,6 +62,7 @@ class Consumer(Client):
         group_id: str | None = None,
         auto_offset_reset: str = "latest",
         max_poll_records: int = 500,
+        max_decompressed_bytes: int = 104_857_600,
         key_deserializer: Deserializer | str | type | None = None,
         value_deserializer: Deserializer | str | type | None = None,
     ) -> None:
@@ -71,7 +74,10 @@ class Consumer(Client):
         self._topics = topics
         self._group_id = group_id
         self._auto_offset_reset = auto_offset_reset
+        if max_decompressed_bytes < 1:
+            raise errors.InvalidRequestError(f"max_decompressed_bytes must be 1 or more, not {max_decompressed_bytes}")
         self._max_poll_records = max_poll_records
+        self._max_decompressed_bytes = max_decompressed_bytes
         self._key_deserializer = deserializer("key", key_deserializer)
         self._value_deserializer = deserializer("value", value_deserializer)
         self._assignment = Assignment()
@@ -454,10 +460,15 @@ class Consumer(Client):
             self._reset([state], error)
             return 0
         if rows:
-            result[state.tp] = records.decode(
-                state.tp.topic, state.tp.partition, rows, self._key_deserializer, self._value_deserializer
+            result[state.tp] = found = records.decode(
+                state.tp.topic,
+                state.tp.partition,
+                rows,
+                self._key_deserializer,
+                self._value_deserializer,
+                self._max_decompressed_bytes,
             )
-            state.advance(rows[-1][0] + 1)
+            state.advance(found[-1].offset + 1)
         state.more = len(rows) == limit or state.position == state.segment.end_offset
         return len(rows)
 

@@ -30,7 +30,7 @@ def accumulator(batch_size: int = 1000, clock: Clock | None = None) -> Accumulat
 
 
 def row(value: bytes = b"") -> Row:
-    return (0, None, value, ())
+    return (0, None, value, (), 0)
 
 
 def add(
@@ -38,7 +38,7 @@ def add(
     topic_id: int,
     partition: int,
     size: int,
-    record: Row = (0, None, b"", ()),
+    record: Row = (0, None, b"", (), 0),
     acks: str = "all",
 ) -> tuple[Batch, PartitionBatch, int, bool]:
     """Buffer a record; partition 7 of topic 2 has the id 2007."""
@@ -130,7 +130,7 @@ def test_bytes_are_counted_until_the_batch_is_done() -> None:
 def test_headers_are_noted() -> None:
     buffer = accumulator()
     _, plain, _, _ = add(buffer, 1, 0, 10)
-    _, headed, _, _ = add(buffer, 1, 1, 10, (0, None, None, (("h", None),)))
+    _, headed, _, _ = add(buffer, 1, 1, 10, (0, None, None, (("h", None),), 0))
     assert (plain.has_headers, headed.has_headers) == (False, True)
 
 
