@@ -409,7 +409,8 @@ revoke execute on function pgq._identities_behind(text) from public;
 
 create function pgq._in_sync_replicas()
     returns integer
-    language sql volatile;
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._in_sync_replicas() from public;
 
 create function pgq._json(bytes bytea)

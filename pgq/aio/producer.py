@@ -593,14 +593,15 @@ class AsyncProducer(AsyncClient):
         self._flushes += 1
         flush.number = self._flushes
         failures = 0
+        before: errors.PgqError | None = None
         while True:
+            left_s = flush.give_up_at - time.monotonic()
             try:
-                limit_s = min(self._request_timeout_s, flush.give_up_at - time.monotonic())
-                if limit_s <= 0:
+                if left_s <= 0:
                     raise errors.RequestTimedOutError(
                         f"not appended within the {self._delivery_timeout_s:g} s of delivery_timeout_ms"
                     )
-                return await self._append_once(flush, limit_s)
+                return await self._append_once(flush, min(self._request_timeout_s, left_s))
             except errors.UnknownProducerIdError:
                 if flush.repeated:
                     raise
@@ -614,7 +615,10 @@ class AsyncProducer(AsyncClient):
                     or failures > self._retries
                     or time.monotonic() + wait_s >= flush.give_up_at
                 ):
+                    if before is not None and left_s < self._request_timeout_s:
+                        raise before from error  # this one had too little time to tell more
                     raise
+                before = error
                 logger.warning("flush %d failed, trying again in %.2f s: %s", flush.number, wait_s, error)
                 await sleep(wait_s)
 
