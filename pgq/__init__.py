@@ -4,6 +4,8 @@ from pgq import errors
 from pgq.aio.admin import AsyncAdmin
 from pgq.aio.consumer import AsyncConsumer
 from pgq.aio.producer import AsyncProducer
+from pgq.core.partitioner import partition_for_key
+from pgq.keys import compound_key, compound_keys, split_compound_key
 from pgq.sync.admin import Admin
 from pgq.sync.consumer import Consumer
 from pgq.sync.producer import Producer
@@ -31,5 +33,9 @@ __all__ = [
     "RecordMetadata",
     "TopicDescription",
     "TopicPartition",
+    "compound_key",
+    "compound_keys",
     "errors",
+    "partition_for_key",
+    "split_compound_key",
 ]

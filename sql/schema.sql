@@ -280,6 +280,12 @@ create function pgq._check_replicas(replicas integer)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._check_replicas(integer) from public;
 
+create function pgq._check_sub_keys(n integer)
+    returns void
+    language plpgsql immutable parallel safe
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._check_sub_keys(integer) from public;
+
 create function pgq._check_timestamp("timestamp" timestamp with time zone, after_max_ms bigint)
     returns void
     language plpgsql volatile
@@ -489,6 +495,12 @@ create function pgq._raise_unknown_partition(topic text, partition integer)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._raise_unknown_partition(text,integer) from public;
 
+create function pgq._raise_unknown_partitioner(partitioner text)
+    returns integer
+    language plpgsql immutable parallel safe
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._raise_unknown_partitioner(text) from public;
+
 create function pgq._record_bytes(value bytea, key bytea, header_keys text[], header_values bytea[])
     returns bigint
     language sql immutable
@@ -622,6 +634,24 @@ create function pgq.committed_offsets(group_id text, topics text[] DEFAULT NULL:
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.committed_offsets(text,text[],integer[]) from public;
 
+create function pgq.compound_key(key bytea, n integer, salt bigint DEFAULT NULL::bigint)
+    returns bytea
+    language plpgsql volatile parallel restricted
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.compound_key(bytea,integer,bigint) from public;
+
+create function pgq.compound_keys(key bytea, n integer, partitions integer DEFAULT NULL::integer, partitioner text DEFAULT 'murmur2'::text)
+    returns SETOF bytea
+    language plpgsql immutable parallel safe
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.compound_keys(bytea,integer,integer,text) from public;
+
+create function pgq.crc32(key bytea)
+    returns bigint
+    language plpgsql immutable strict parallel safe
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.crc32(bytea) from public;
+
 create function pgq.create_topic(name text, partitions integer DEFAULT 1, config jsonb DEFAULT '{}'::jsonb)
     returns pgq.topic_description
     language plpgsql volatile security definer
@@ -707,10 +737,10 @@ create function pgq.offsets_for_times(topic text, partition integer, "timestamp"
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.offsets_for_times(text,integer,timestamp with time zone) from public;
 
-create function pgq.partition_for_key(key bytea, partitions integer)
+create function pgq.partition_for_key(key bytea, partitions integer, partitioner text DEFAULT 'murmur2'::text)
     returns integer
-    language sql immutable strict parallel safe;
-revoke execute on function pgq.partition_for_key(bytea,integer) from public;
+    language sql immutable parallel safe;
+revoke execute on function pgq.partition_for_key(bytea,integer,text) from public;
 
 create function pgq.produce(topic text, value bytea, key bytea DEFAULT NULL::bytea, header_keys text[] DEFAULT NULL::text[], header_values bytea[] DEFAULT NULL::bytea[], INOUT partition integer DEFAULT NULL::integer, "timestamp" timestamp with time zone DEFAULT NULL::timestamp with time zone, OUT "offset" bigint)
     returns record
@@ -747,6 +777,11 @@ create function pgq.schema_version()
     language sql stable security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.schema_version() from public;
+
+create function pgq.split_compound_key(compound_key bytea)
+    returns TABLE(key bytea, salt integer)
+    language sql immutable parallel safe;
+revoke execute on function pgq.split_compound_key(bytea) from public;
 
 create function pgq.upkeep(partition_id integer, lock_timeout_ms integer DEFAULT 10)
     returns text

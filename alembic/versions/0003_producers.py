@@ -74,6 +74,10 @@ begin
         drop function pgq._topic_metadata(text);
         drop function pgq._check_record(bytea, bytea, text[], bytea[], timestamptz, bigint);
     end if;
+    -- has a third parameter now: beside it, this one would make every call with two ambiguous
+    if to_regprocedure('pgq.partition_for_key(bytea, int)') is not null then
+        drop function pgq.partition_for_key(bytea, int);
+    end if;
 end
 $$
 """

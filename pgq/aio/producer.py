@@ -18,7 +18,7 @@ from pgq.core.backoff import backoff_s
 from pgq.core.compression import Compressor, compressor
 from pgq.core.copy import Row
 from pgq.core.metadata import TopicMetadata
-from pgq.core.partitioner import SHORT_KEY, check_partition, partition_for_key, partition_for_short_key
+from pgq.core.partitioner import SHORT_KEY, Partitioner, check_partition, choose_partitioner
 from pgq.drivers import asyncpg as driver
 from pgq.drivers.tasks import Deadline, Deliveries, Delivery, Event, Lock, Mutex, Worker, logger, sleep
 from pgq.serde import serializer, size_of, to_bytes, to_headers
@@ -112,7 +112,8 @@ class AsyncProducer(AsyncClient):
         compression_min_bytes: values below it stay as they are, and any that do not get smaller.
         key_serializer, value_serializer: from the application's objects to bytes: "str", "json", a pydantic model, or
             any callable; None takes bytes. The value None is never serialized.
-        partitioner: "murmur2", Kafka's Java client's hash of the key.
+        partitioner: from a key to a partition: "murmur2" as Kafka's Java client, "crc32" as librdkafka, or a function
+            of the key's bytes and the number of partitions. All who send to a topic should use the same.
         metadata_max_age_ms: how long what is known of a topic is trusted.
     """
 
@@ -136,12 +137,12 @@ class AsyncProducer(AsyncClient):
         compression_min_bytes: int = 256,
         key_serializer: Serializer | str | type | None = None,
         value_serializer: Serializer | str | type | None = None,
-        partitioner: str = "murmur2",
+        partitioner: str | Partitioner = "murmur2",
         metadata_max_age_ms: int = 300_000,
     ) -> None:
         super().__init__(dsn)
-        if partitioner != "murmur2":
-            raise errors.InvalidRequestError(f"unknown partitioner {partitioner!r}: there is 'murmur2'")
+        self._partitioner = partitioner
+        self._find_by_short_key, self._find_by_key = choose_partitioner(partitioner)
         if linger_ms < 0 or batch_size < 1 or buffer_memory < 1 or max_block_ms < 0:
             raise errors.InvalidRequestError(
                 "linger_ms and max_block_ms must be 0 or more, batch_size and buffer_memory 1 or more"
@@ -429,8 +430,7 @@ class AsyncProducer(AsyncClient):
         compressed = codec.compress(value)
         return row if len(compressed) >= len(value) else (timestamp_ms, key, compressed, headers, codec.number)
 
-    @staticmethod
-    def _place(known: TopicMetadata, row: Row, partition: int | None) -> tuple[int, int]:
+    def _place(self, known: TopicMetadata, row: Row, partition: int | None) -> tuple[int, int]:
         """Return the partition of a record, -1 for any, and its size; or refuse it."""
         _, key, value, headers, _ = row
         size = (len(value) if value else 0) + (len(key) if key else 0)
@@ -445,7 +445,7 @@ class AsyncProducer(AsyncClient):
             return check_partition(known.topic, partition, len(known.partition_ids)), size
         if key is None:
             return -1, size
-        find = partition_for_short_key if len(key) <= SHORT_KEY else partition_for_key
+        find = self._find_by_short_key if len(key) <= SHORT_KEY else self._find_by_key
         return find(key, len(known.partition_ids)), size
 
     async def _wait_for_room(self) -> None:
@@ -494,9 +494,12 @@ class AsyncProducer(AsyncClient):
         timestamp_ms, key, value, headers, _ = row
         names = [name for name, _ in headers] or None
         values = [header_value for _, header_value in headers] if headers else None
-        rows = await driver.wrap(connection).fetch(
-            statements.PRODUCE, topic, value, key, names, values, partition, timestamp_ms
-        )
+        wrapped = driver.wrap(connection)
+        if partition is None and key is not None and self._partitioner != "murmur2":
+            # pgq.produce would choose by murmur2
+            rows = await wrapped.fetch(statements.TOPIC_METADATA, topic)
+            partition = self._find_by_key(key, len(rows[0][1]))
+        rows = await wrapped.fetch(statements.PRODUCE, topic, value, key, names, values, partition, timestamp_ms)
         part = PartitionBatch(topic, 0, rows[0][0])
         part.rows.append(row)
         part.offsets = (rows[0][1],)

@@ -30,7 +30,12 @@ from pgq.schema.files import sql_folder
 
 ROOT = Path(pgq.__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
-PAGES = [ROOT / "README.md", ROOT / "docs" / "tutorial.md", *sorted(REFERENCE.glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "docs" / "tutorial.md",
+    ROOT / "docs" / "howto" / "hot-keys.md",
+    *sorted(REFERENCE.glob("*.md")),
+]
 PGQ = (sys.executable, "-c", "from pgq.cli import app; app()")
 TYPES = {"timestamp with time zone": "timestamptz", "integer": "int"}
 
@@ -93,6 +98,7 @@ def test_pages_have_examples() -> None:
     languages = {page.name: {block.language for block in blocks(page)} for page in PAGES}
     assert {"python", "sql"} <= languages["README.md"]
     assert {"python", "sql", "console"} <= languages["tutorial.md"]
+    assert {"python", "sql"} <= languages["hot-keys.md"]
 
 
 @pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]), ids=lambda page: page.name)

@@ -11,7 +11,8 @@ language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 declare
-    anybody constant text[] := '{schema_version,list_topics,describe_topic,partition_for_key,murmur2,_topic_metadata}';
+    anybody constant text[] := '{schema_version,list_topics,describe_topic,_topic_metadata,partition_for_key,murmur2,crc32,compound_key,'
+                              'compound_keys,split_compound_key,_raise_unknown_partitioner,_check_sub_keys}';
     reading constant text[] := '{fetch,high_watermark,log_start_offset,log_end_offset,offsets_for_times,_text,_json,_headers_json,'
                                '_partition_progress,_partition_bytes}';
     appending constant text[] := '{produce,produce_json,produce_batch,begin_append,begin_flush,init_producer,upkeep,_produce_procedure,_produce_target,_headers_object}';
