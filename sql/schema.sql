@@ -238,6 +238,12 @@ create function pgq._append_key(partition_id integer, base bigint)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._append_key(integer,bigint) from public;
 
+create function pgq._await_replicas(flushed pg_lsn, replicas integer, timeout_ms integer)
+    returns boolean
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._await_replicas(pg_lsn,integer,integer) from public;
+
 create function pgq._begin_delete(name text)
     returns integer
     language plpgsql volatile
@@ -364,6 +370,12 @@ create function pgq._first_offset(partition_id integer, from_offset bigint, to_o
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._first_offset(integer,bigint,bigint,timestamp with time zone) from public;
+
+create function pgq._flush_reads(partition_id integer, watermark boolean, OUT high_watermark bigint, OUT replicas integer, OUT flushed pg_lsn)
+    returns record
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._flush_reads(integer,boolean) from public;
 
 create function pgq._flush_wal()
     returns void
@@ -500,6 +512,12 @@ create function pgq._raise_unknown_partitioner(partitioner text)
     language plpgsql immutable parallel safe
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._raise_unknown_partitioner(text) from public;
+
+create function pgq._reads_are_safe(partition_id integer)
+    returns boolean
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._reads_are_safe(integer) from public;
 
 create function pgq._record_bytes(value bytea, key bytea, header_keys text[], header_values bytea[])
     returns bigint

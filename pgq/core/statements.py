@@ -27,6 +27,8 @@ UPKEEP = "select pgq.upkeep($1::int4, $2::int4)"
 
 PARTITION_OFFSETS = "select log_start_offset, log_end_offset from pgq._partition_offsets($1::int4[])"
 SETTLE = "select next_offset, high_watermark from pgq._settle($1::int4, $2::int8)"
+FLUSH_READS = "select high_watermark, replicas, flushed::text from pgq._flush_reads($1::int4, $2::bool)"
+AWAIT_REPLICAS = "select pgq._await_replicas($1::text::pg_lsn, $2::int4, $3::int4)"
 HIGH_WATERMARKS = (
     "select pgq.high_watermark(w.topic, w.partition)"
     " from unnest($1::text[], $2::int4[]) with ordinality w (topic, partition, nth) order by w.nth"

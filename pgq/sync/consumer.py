@@ -21,6 +21,8 @@ from pgq.types import ConsumerRecord, Deserializer, OffsetAndMetadata, OffsetAnd
 _IDLE_FIRST_S, _IDLE_LAST_S = 0.001, 0.1
 _ASK_EVERY_S = 0.1
 """How long a full window is taken for a sign that more is there, without a look at log start and log end."""
+_REPLICAS_TIMEOUT_MS = 200
+"""How long one poll waits for standbys to have what was read; then the next one reads it again."""
 _RESETS = ("earliest", "latest", "none")
 
 Offsets = Mapping[TopicPartition, int | OffsetAndMetadata]
@@ -307,7 +309,7 @@ class Consumer(Client):
         connection = super()._connection()
         if connection is not before:
             for state in self._assignment.all():
-                state.decided = 0  # it may be another server, or the same after a crash
+                state.decided = state.safe = 0  # it may be another server, or the same after a crash
         return connection
 
     def _fetch(self, statement: str, *args: Any) -> list[Any]:
@@ -482,6 +484,30 @@ class Consumer(Client):
         return self._fetch(state.segment.window, position, min(position + limit, state.segment.end_offset))
 
     def _read(self, state: PartitionState, limit: int) -> list[Any]:
+        """Return the rows that may be delivered from the position on, none that a crash could take back."""
+        rows = self._read_visible(state, limit)
+        if rows and rows[-1][0] >= state.safe and not self._secure(state, more=len(rows) == limit):
+            return []
+        return rows
+
+    def _secure(self, state: PartitionState, *, more: bool) -> bool:
+        """See that what was read so far is flushed, by as many servers as the topic asks for; return whether it is.
+
+        Where there is more to read the watermark is asked for as well, so that this is done once for all below it.
+        """
+        before = self._raw_connection
+        if self._connection() is not before:
+            return False  # what was read may be gone with the server that it was read from
+        watermark, replicas, flushed = (self._fetch(statements.FLUSH_READS, state.partition_id, more))[0]
+        if replicas is not None and replicas > 1:
+            rows = self._fetch(statements.AWAIT_REPLICAS, flushed, replicas, _REPLICAS_TIMEOUT_MS)
+            if not rows[0][0]:
+                return False
+        if watermark is not None:
+            state.safe = max(state.safe, watermark)
+        return True
+
+    def _read_visible(self, state: PartitionState, limit: int) -> list[Any]:
         """Return the rows that may be delivered from the position on; the rule stands at pgq._settle."""
         position = state.position
         assert position is not None
@@ -494,7 +520,7 @@ class Consumer(Client):
             state.holes += 1
             return []
         next_offset, state.decided = (self._fetch(statements.SETTLE, state.partition_id, position))[0]
-        if state.decided <= position:
+        if state.decided <= position or not self._secure(state, more=True):
             return []
         rows = self._window(state, next_offset, limit)
         if next_offset < state.decided and (not rows or rows[0][0] != next_offset):

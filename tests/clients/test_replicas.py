@@ -290,3 +290,33 @@ async def test_failover_keeps_what_was_acknowledged(
         for number, metadata in acknowledged.items():
             sent.setdefault(metadata.partition, []).append(number)
         assert anomalies({p: sorted(n) for p, n in sent.items()}, log(conn, topic)) == {}
+
+
+@pytest.mark.parametrize("reader", ["consumer", "sql"])
+async def test_nothing_is_shown_that_a_failover_could_take_back(
+    clients: Clients, cluster: EmbeddedCluster, boss: Connection, topic: str, reader: str
+) -> None:
+    """With min.insync.replicas = 2 a record that only the leader has is not read, whatever its acks."""
+    call(boss, "alter_topic_config", name=topic, config=json.dumps({"min.insync.replicas": 2}))
+    async with clients.producer(**QUICK) as producer, clients.consumer(topic) as consumer:
+
+        async def poll() -> list[bytes]:
+            if reader == "sql":
+                return [v for (v,) in rows(boss, "select value from pgq.fetch(%s, 0, %s)", topic, len(seen))]
+            return [r.value for batch in (await consumer.getmany(timeout_ms=100)).values() for r in batch]
+
+        seen: list[bytes] = []
+        await producer.send_and_wait(topic, b"1", partition=0)
+        while len(seen) < 1:
+            seen += await poll()
+        for follower in cluster.followers.values():
+            follower.pause()
+        await producer.send_and_wait(topic, b"2", partition=0, acks=1)
+        for _ in range(3):
+            assert await poll() == []
+        assert records(boss, topic) == 2
+        for follower in cluster.followers.values():
+            follower.resume()
+        while len(seen) < 2:
+            seen += await poll()
+        assert seen == [b"1", b"2"]
