@@ -11,6 +11,7 @@ from pgq.sync.consumer import Consumer
 from pgq.sync.producer import Producer
 from pgq.types import (
     ConsumerRecord,
+    FlushReport,
     OffsetAndMetadata,
     OffsetAndTimestamp,
     RecordMetadata,
@@ -27,6 +28,7 @@ __all__ = [
     "AsyncProducer",
     "Consumer",
     "ConsumerRecord",
+    "FlushReport",
     "OffsetAndMetadata",
     "OffsetAndTimestamp",
     "Producer",

@@ -25,13 +25,14 @@ RECORD_OVERHEAD = 64
 class PartitionBatch:
     """The records of one partition in a batch, and after the flush their offsets or the error."""
 
-    __slots__ = ("error", "has_codecs", "has_headers", "offsets", "partition", "rows", "topic", "topic_id")
+    __slots__ = ("bytes", "error", "has_codecs", "has_headers", "offsets", "partition", "rows", "topic", "topic_id")
 
     def __init__(self, topic: str, topic_id: int, partition: int) -> None:
         self.topic = topic
         self.topic_id = topic_id
         self.partition = partition
         self.rows: list[Row] = []
+        self.bytes = 0
         self.has_headers = False
         self.has_codecs = False
         self.offsets: Sequence[int] = ()
@@ -133,6 +134,7 @@ class Accumulator:
             part.has_headers = True
         if row[4]:
             part.has_codecs = True
+        part.bytes += size
         batch.size += size
         self.bytes += size
         if batch.size >= self._batch_size:

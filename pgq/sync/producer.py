@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import groupby
 from operator import itemgetter
 from random import random
@@ -24,7 +24,8 @@ from pgq.drivers.threads import Deadline, Deliveries, Delivery, Event, Lock, Mut
 from pgq.serde import serializer, size_of, to_bytes, to_headers
 from pgq.sync.client import Client
 from pgq.sync.client import connect as connect_checked
-from pgq.types import Header, RecordMetadata, Serializer
+from pgq.telemetry import PRODUCER_METRICS
+from pgq.types import FlushReport, Header, RecordMetadata, Serializer
 
 _MAX_TIMESTAMP_MS = 9_000_000_000_000_000  # PostgreSQL's calendar ends in the year 294,276
 _ACKS: dict[int | str, str] = {0: "0", 1: "1", -1: "all", "0": "0", "1": "1", "-1": "all", "all": "all"}
@@ -70,12 +71,13 @@ def _closed() -> errors.PgqError:
 class _Flush:
     """Parts that go into one transaction, and what its attempts have in common."""
 
-    __slots__ = ("acks", "give_up_at", "number", "parts", "repeated")
+    __slots__ = ("acks", "attempts", "give_up_at", "number", "parts", "repeated")
 
     def __init__(self, parts: list[PartitionBatch], acks: str, give_up_at: float) -> None:
         self.parts = sorted(parts, key=lambda part: (part.topic_id, part.partition))
         self.acks = acks
         self.give_up_at = give_up_at
+        self.attempts = 0
         self.number = 0
         self.repeated = False
         """Whether a commit was sent, so that the records may be in the log, or may still get there."""
@@ -117,6 +119,8 @@ class Producer(Client):
         partitioner: from a key to a partition: "murmur2" as Kafka's Java client, "crc32" as librdkafka, or a function
             of the key's bytes and the number of partitions. All who send to a topic should use the same.
         metadata_max_age_ms: how long what is known of a topic is trusted.
+        on_flush: called with a FlushReport whenever a flush has ended, for traces and metrics; before the futures are
+            done, by the worker, which waits for it.
     """
 
     def __init__(
@@ -141,6 +145,7 @@ class Producer(Client):
         value_serializer: Serializer | str | type | None = None,
         partitioner: str | Partitioner = "murmur2",
         metadata_max_age_ms: int = 300_000,
+        on_flush: Callable[[FlushReport], object] | None = None,
     ) -> None:
         super().__init__(dsn)
         self._partitioner = partitioner
@@ -179,6 +184,8 @@ class Producer(Client):
         self._compression_min_bytes = compression_min_bytes
         self._key_serializer = serializer("key", key_serializer)
         self._value_serializer = serializer("value", value_serializer)
+        self._on_flush = on_flush
+        self._counts = dict.fromkeys((metric.name for metric in PRODUCER_METRICS), 0.0)
         self._metadata_max_age_s = metadata_max_age_ms / 1000
         self._max_block_s = max_block_ms / 1000
         self._buffer_memory = buffer_memory
@@ -399,6 +406,12 @@ class Producer(Client):
                     connection.close()
             super().close()
 
+    def metrics(self) -> dict[str, float]:
+        """Return what the producer has counted; pgq.telemetry.PRODUCER_METRICS says what each number means."""
+        buffered = self._accumulator.bytes
+        available = max(0, self._buffer_memory - buffered)
+        return self._counts | {"buffer_bytes": buffered, "buffer_available_bytes": available}
+
     def partitions_for(self, topic: str) -> set[int]:
         """Return the numbers of a topic's partitions.
 
@@ -451,16 +464,18 @@ class Producer(Client):
         return find(key, len(known.partition_ids)), size
 
     def _wait_for_room(self) -> None:
-        deadline = time.monotonic() + self._max_block_s
+        began = time.monotonic()
         while self._accumulator.bytes >= self._buffer_memory:
             self._room.clear()
-            left = deadline - time.monotonic()
+            left = began + self._max_block_s - time.monotonic()
             if left <= 0:
                 raise errors.BufferFullError(
                     f"{self._accumulator.bytes} bytes are buffered and were not flushed within {self._max_block_s:g} s:"
                     " the server is slower than the application, or gone"
                 )
             self._room.wait(min(left, 0.05))
+        with self._lock:
+            self._counts["buffer_wait_seconds_total"] += time.monotonic() - began
 
     def _metadata(self, topic: str) -> TopicMetadata:
         """Ask for a topic's metadata, on a connection beside the worker's, one sender at a time."""
@@ -575,14 +590,43 @@ class Producer(Client):
 
     def _append_or_say(self, flush: _Flush) -> Exception | None:
         """Append, or return why not: whatever it is, the futures tell it and the worker goes on."""
+        began = time.monotonic()
+        failure = None
         try:
             self._append(flush)
         except Exception as error:  # noqa: BLE001
-            return error
-        return None
+            failure = error
+        report = FlushReport(
+            topics=tuple({part.topic: None for part in flush.parts}),
+            partitions=len(flush.parts),
+            records=sum(len(part.rows) for part in flush.parts),
+            bytes=sum(part.bytes for part in flush.parts),
+            acks=flush.acks,
+            attempts=flush.attempts,
+            seconds=time.monotonic() - began,
+            error=failure,
+        )
+        self._count(report)
+        if self._on_flush is not None:
+            try:
+                self._on_flush(report)
+            except Exception:  # noqa: BLE001 - the application's, whatever it is
+                logger.exception("on_flush failed")
+        return failure
+
+    def _count(self, report: FlushReport) -> None:
+        counts = self._counts
+        counts["flushes_total"] += 1
+        counts["flush_retries_total"] += max(0, report.attempts - 1)
+        counts["flush_seconds_total"] += report.seconds
+        counts["flush_seconds_max"] = max(counts["flush_seconds_max"], report.seconds)
+        if report.error is None:
+            counts["records_sent_total"] += report.records
+            counts["bytes_sent_total"] += report.bytes
 
     def _fail(self, parts: list[PartitionBatch], error: Exception) -> None:
         records = sum(len(part.rows) for part in parts)
+        self._counts["record_errors_total"] += records
         logger.error("%d records to %s were not appended: %s", records, {part.topic for part in parts}, error)
         for part in parts:
             part.error = error
@@ -606,6 +650,7 @@ class Producer(Client):
                     raise errors.RequestTimedOutError(
                         f"not appended within the {self._delivery_timeout_s:g} s of delivery_timeout_ms"
                     )
+                flush.attempts += 1
                 return self._append_once(flush, min(self._request_timeout_s, left_s))
             except errors.UnknownProducerIdError:
                 if flush.repeated:

@@ -27,6 +27,7 @@ from pgq import errors
 from pgq.cli.dev import dev
 from pgq.config import Settings
 from pgq.schema.files import sql_folder
+from pgq.telemetry import PRODUCER_METRICS
 
 ROOT = Path(pgq.__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -206,6 +207,11 @@ def test_options_of_the_clients(heading: str, client: type[Any]) -> None:
             assert default == "none"
         else:
             assert ast.literal_eval(default) == parameter.default
+
+
+def test_metrics_of_a_producer() -> None:
+    rows = table(REFERENCE / "configuration.md", "Metric")
+    assert rows == {m.name: [f"`{m.name}`", m.kind, m.unit, m.description] for m in PRODUCER_METRICS}
 
 
 def test_variables_of_the_environment() -> None:
