@@ -153,5 +153,28 @@ async def test_records_wait_while_the_server_is_away(
     assert TopicPartition(wide_topic, 0) == TopicPartition(said[0].topic, said[0].partition)
 
 
+async def test_the_buffer_is_bounded_while_the_server_is_away(
+    clients: Clients, conn: Connection, proxy: Proxy, dsn: str, topic: str
+) -> None:
+    limit = 200_000
+    options = {"buffer_memory": limit, "max_block_ms": 300, "retry_backoff_ms": 1}
+    async with clients.producer(dsn=proxy.dsn(dsn), **options) as producer:
+        await producer.send_and_wait(topic, b"0")
+        proxy.open.clear()
+        taken = 1
+        with pytest.raises(errors.BufferFullError) as caught:
+            while True:
+                await producer.send(topic, b"%d" % taken)
+                taken += 1
+        assert caught.value.retriable
+        assert limit <= producer.metrics()["buffer_bytes"] < limit + 1000
+        assert producer.metrics()["buffer_available_bytes"] == 0
+        assert producer.metrics()["buffer_wait_seconds_total"] >= 0.3
+        proxy.open.set()
+        await producer.flush()
+        assert producer.metrics()["buffer_bytes"] == 0
+    assert anomalies({0: list(range(taken))}, log(conn, topic)) == {}
+
+
 async def future_result(future: Any) -> Any:
     return await future
