@@ -463,17 +463,19 @@ class AsyncProducer(AsyncClient):
 
     async def _wait_for_room(self) -> None:
         began = time.monotonic()
-        while self._accumulator.bytes >= self._buffer_memory:
-            self._room.clear()
-            left = began + self._max_block_s - time.monotonic()
-            if left <= 0:
-                raise errors.BufferFullError(
-                    f"{self._accumulator.bytes} bytes are buffered and were not flushed within {self._max_block_s:g} s:"
-                    " the server is slower than the application, or gone"
-                )
-            await self._room.wait(min(left, 0.05))
-        with self._lock:
-            self._counts["buffer_wait_seconds_total"] += time.monotonic() - began
+        try:
+            while self._accumulator.bytes >= self._buffer_memory:
+                self._room.clear()
+                left = began + self._max_block_s - time.monotonic()
+                if left <= 0:
+                    raise errors.BufferFullError(
+                        f"{self._accumulator.bytes} bytes are buffered and were not flushed within"
+                        f" {self._max_block_s:g} s: the server is slower than the application, or gone"
+                    )
+                await self._room.wait(min(left, 0.05))
+        finally:
+            with self._lock:
+                self._counts["buffer_wait_seconds_total"] += time.monotonic() - began
 
     async def _metadata(self, topic: str) -> TopicMetadata:
         """Ask for a topic's metadata, on a connection beside the worker's, one sender at a time."""
