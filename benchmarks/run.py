@@ -24,7 +24,7 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from bench import append, fetch, growth, produce, segments, tail
+from bench import acks, append, fetch, growth, hotkeys, memory, produce, segments, sending, tail
 from bench.harness import SCHEMA, Bench, Figure
 from pgq import schema
 from pgq.embedded import EmbeddedServer, find_binaries
@@ -36,6 +36,10 @@ BENCHMARKS = {
     "segments": segments.run,
     "growth": growth.run,
     "tail": tail.run,
+    "hotkeys": hotkeys.run,
+    "sending": sending.run,
+    "acks": acks.run,
+    "memory": memory.run,
 }
 # Durable as by default. The rest keeps checkpoints from falling into one side of a comparison.
 SETTINGS = {

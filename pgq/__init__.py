@@ -5,6 +5,8 @@ from pgq.aio.admin import AsyncAdmin
 from pgq.aio.consumer import AsyncConsumer
 from pgq.aio.outbox import AsyncOutbox
 from pgq.aio.producer import AsyncProducer
+from pgq.core.partitioner import partition_for_key
+from pgq.keys import compound_key, compound_keys, split_compound_key
 from pgq.outboxes import outbox
 from pgq.sync.admin import Admin
 from pgq.sync.consumer import Consumer
@@ -12,6 +14,7 @@ from pgq.sync.outbox import Outbox
 from pgq.sync.producer import Producer
 from pgq.types import (
     ConsumerRecord,
+    FlushReport,
     OffsetAndMetadata,
     OffsetAndTimestamp,
     RecordMetadata,
@@ -29,6 +32,7 @@ __all__ = [
     "AsyncProducer",
     "Consumer",
     "ConsumerRecord",
+    "FlushReport",
     "OffsetAndMetadata",
     "OffsetAndTimestamp",
     "Outbox",
@@ -36,6 +40,10 @@ __all__ = [
     "RecordMetadata",
     "TopicDescription",
     "TopicPartition",
+    "compound_key",
+    "compound_keys",
     "errors",
     "outbox",
+    "partition_for_key",
+    "split_compound_key",
 ]

@@ -145,6 +145,7 @@ class EmbeddedServer:
         port: by default the one that the data folder used last, if free, else a free one. It stays the same for the
             life of this object.
         settings: server settings as in postgresql.conf, as text, for this start and the following ones.
+        leader: a running server that this one is to follow: a missing data folder is made as a copy of its data.
     """
 
     def __init__(
@@ -154,11 +155,13 @@ class EmbeddedServer:
         bin_dir: str | os.PathLike[str] | None = None,
         port: int | None = None,
         settings: Mapping[str, str] | None = None,
+        leader: EmbeddedServer | None = None,
     ) -> None:
         self.data_dir = Path(data_dir).resolve()
         self.settings = {**_SETTINGS, **(settings or {})}
         self._bin_dir = None if bin_dir is None else Path(bin_dir).resolve()
         self._port = port
+        self._leader = leader
         self._version = ""
         self._user: _User | None = None
         self._process: subprocess.Popen[Any] | None = None
@@ -244,11 +247,14 @@ class EmbeddedServer:
         """Stop the server and wait until it is gone; do nothing if it does not run.
 
         "smart" waits for all sessions to end, "fast" ends them, "immediate" stops as a crash would. A server that is
-        still there after the timeout is stopped immediately, and killed in the end. No mode loses committed data.
+        still there after the timeout is stopped immediately, and killed in the end. No mode loses committed data. A
+        paused server goes on first.
         """
         process = self._process
         if process is None:
             return
+        if process.poll() is None:
+            self.resume()
         for stop_signal in (_STOP_SIGNALS[mode], signal.SIGQUIT):
             process.send_signal(stop_signal)
             with suppress(subprocess.TimeoutExpired):
@@ -279,6 +285,19 @@ class EmbeddedServer:
             while any(map(_is_alive, children)):
                 time.sleep(0.002)
         self._forget()
+
+    def pause(self) -> None:
+        """Stop the postmaster and its children where they are, by SIGSTOP: to others the server hangs."""
+        os.kill(self.pid, signal.SIGSTOP)  # first, so that it makes no more children
+        for pid in _children(self.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused server go on."""
+        for pid in (*_children(self.pid), self.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     def restart(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
         """Stop the server if it runs, and start it on the same port."""
@@ -422,7 +441,9 @@ class EmbeddedServer:
                 for path in (folder, *folder.rglob("*")):
                     os.chown(path, self._user.uid, self._user.gid, follow_symlinks=False)
             self._make_passable(self._user)
-        if is_new:
+        if is_new and self._leader is not None:
+            self._copy_leader(bin_dir, self._leader)
+        elif is_new:
             self._initdb(bin_dir)
 
     def _make_passable(self, user: _User) -> None:
@@ -452,6 +473,26 @@ class EmbeddedServer:
             for path in self.data_dir.iterdir():
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             raise
+
+    def _copy_leader(self, bin_dir: Path, leader: EmbeddedServer) -> None:
+        command = (
+            bin_dir / "pg_basebackup",
+            "-D",
+            self.data_dir,
+            "-d",
+            leader.dsn(),
+            "-X",
+            "stream",
+            "-c",
+            "fast",
+            "-R",
+        )
+        done = self._run(*command)
+        if done.returncode != 0:
+            raise EmbeddedServerError(f"{self.data_dir} could not be made a copy of {leader.data_dir}:\n{done.stdout}")
+        self.data_dir.chmod(0o700)
+        for name in ("postmaster.opts", "server.log"):  # the leader's, with its port
+            (self.data_dir / name).unlink(missing_ok=True)
 
     # The process
 

@@ -124,7 +124,7 @@ class ForeignSchemaError(SchemaError):
 
 
 class InvalidTimestampError(PgqError):
-    """The record's timestamp is before 1970 or not finite."""
+    """The record's timestamp is before 1970, not finite, or too far ahead of the server's clock."""
 
     sqlstate = "PQ017"
 
@@ -196,6 +196,44 @@ class BufferFullError(PgqError):
 
     sqlstate = "PQ028"
     retriable = True
+
+
+class NotEnoughReplicasError(PgqError):
+    """Fewer servers are in sync than min.insync.replicas asks for; nothing was appended."""
+
+    sqlstate = "PQ029"
+    retriable = True
+
+
+class NotEnoughReplicasAfterAppendError(PgqError):
+    """Appended on the leader, but the wait for its standbys was cut short: a failover may lose the records."""
+
+    sqlstate = "PQ030"
+    retriable = True
+
+
+class ProducerFencedError(PgqError):
+    """Another producer with the same transactional_id has started; this one may not append any more."""
+
+    sqlstate = "PQ031"
+
+
+class UnknownProducerIdError(PgqError):
+    """The server has forgotten the producer's earlier flushes, so one of unknown outcome cannot be begun again."""
+
+    sqlstate = "PQ032"
+
+
+class UnsupportedCompressionTypeError(PgqError):
+    """The codec is not known, or the library for it is not installed."""
+
+    sqlstate = "PQ033"
+
+
+class CorruptRecordError(PgqError):
+    """A compressed value is no such, or decompresses to more than max_decompressed_bytes."""
+
+    sqlstate = "PQ034"
 
 
 def _tree(root: type[PgqError]) -> list[type[PgqError]]:

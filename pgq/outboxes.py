@@ -72,7 +72,8 @@ def outbox(
 
     Args:
         connection: the application's own; it is not closed.
-        key_serializer, value_serializer, partitioner: as those of Producer.
+        key_serializer, value_serializer: as those of Producer. Nothing is compressed.
+        partitioner: "murmur2" or "crc32"; the server chooses the partition when it appends.
 
     Raises:
         InvalidRequestError: the connection is of another kind, or an option is unknown.

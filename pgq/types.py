@@ -45,6 +45,21 @@ class ConsumerRecord(NamedTuple):
     headers: tuple[Header, ...]
 
 
+class FlushReport(NamedTuple):
+    """How one flush of a producer ended: what its `on_flush` is told."""
+
+    topics: tuple[str, ...]
+    partitions: int
+    records: int
+    bytes: int
+    """As buffered."""
+    acks: str
+    attempts: int
+    seconds: float
+    """From the first attempt's beginning, waits between attempts included."""
+    error: BaseException | None
+
+
 class OffsetAndMetadata(NamedTuple):
     """A committed offset: the next one that the group will process."""
 
@@ -65,4 +80,4 @@ class TopicDescription(NamedTuple):
     topic_id: int
     name: str
     partitions: int
-    config: dict[str, int]
+    config: dict[str, int | str]

@@ -45,6 +45,71 @@ create type pgq.consumer_record as (
     codec smallint
 );
 
+create table pgq.flush_marker (
+    slot integer not null,
+    producer_id bigint not null,
+    producer_epoch integer not null,
+    number bigint not null,
+    topic_ids integer[] not null,
+    partitions integer[] not null,
+    offsets int8multirange[] not null,
+    constraint flush_marker_pkey PRIMARY KEY (slot, producer_id, producer_epoch, number)
+) partition by LIST (slot);
+comment on table pgq.flush_marker is 'Insert-only: which flushes of which producer are in the log, so that none is appended twice.';
+
+create table pgq.flush_marker_0 (
+    slot integer not null,
+    producer_id bigint not null,
+    producer_epoch integer not null,
+    number bigint not null,
+    topic_ids integer[] not null,
+    partitions integer[] not null,
+    offsets int8multirange[] not null,
+    constraint flush_marker_0_pkey PRIMARY KEY (slot, producer_id, producer_epoch, number)
+);
+
+create table pgq.flush_marker_1 (
+    slot integer not null,
+    producer_id bigint not null,
+    producer_epoch integer not null,
+    number bigint not null,
+    topic_ids integer[] not null,
+    partitions integer[] not null,
+    offsets int8multirange[] not null,
+    constraint flush_marker_1_pkey PRIMARY KEY (slot, producer_id, producer_epoch, number)
+);
+
+create table pgq.flush_marker_2 (
+    slot integer not null,
+    producer_id bigint not null,
+    producer_epoch integer not null,
+    number bigint not null,
+    topic_ids integer[] not null,
+    partitions integer[] not null,
+    offsets int8multirange[] not null,
+    constraint flush_marker_2_pkey PRIMARY KEY (slot, producer_id, producer_epoch, number)
+);
+
+create table pgq.flush_marker_3 (
+    slot integer not null,
+    producer_id bigint not null,
+    producer_epoch integer not null,
+    number bigint not null,
+    topic_ids integer[] not null,
+    partitions integer[] not null,
+    offsets int8multirange[] not null,
+    constraint flush_marker_3_pkey PRIMARY KEY (slot, producer_id, producer_epoch, number)
+);
+
+create table pgq.flush_rotation (
+    one boolean not null default true,
+    rotation bigint not null,
+    rotated_at timestamp with time zone not null default now(),
+    constraint flush_rotation_pkey PRIMARY KEY (one),
+    constraint flush_rotation_one_check CHECK (one)
+);
+comment on table pgq.flush_rotation is 'Flushes are marked in slot rotation modulo 4. A marker is kept for at least two rotations.';
+
 create table pgq.partition (
     partition_id integer not null generated always as identity (minvalue 1 maxvalue 262143 start 1 increment 1 cache 1),
     topic_id integer not null,
@@ -72,6 +137,16 @@ create view pgq.partition_status (
     producer_prepared text
 );
 comment on view pgq.partition_status is 'Partitions: log start, high watermark, log end, records, bytes on disk, oldest open producer.';
+
+create table pgq.producer (
+    transactional_id text collate "C" not null,
+    producer_id bigint not null,
+    producer_epoch integer not null default 0,
+    started_at timestamp with time zone not null default now(),
+    constraint producer_pkey PRIMARY KEY (transactional_id),
+    constraint producer_producer_id_key UNIQUE (producer_id)
+);
+comment on table pgq.producer is 'Producers with a transactional_id: who comes later raises the epoch and fences who was before.';
 
 create type pgq.record_metadata as (
     partition integer,
@@ -125,12 +200,15 @@ comment on column pgq.topic.state is 'Only a topic that is ready can be used; th
 
 create table pgq.topic_config (
     key text collate "C" not null,
-    default_value bigint not null,
-    minimum bigint not null,
-    maximum bigint not null,
+    default_value jsonb not null,
+    minimum bigint,
+    maximum bigint,
     description text not null,
-    constraint topic_config_pkey PRIMARY KEY (key)
+    choices text[],
+    constraint topic_config_pkey PRIMARY KEY (key),
+    constraint topic_config_values CHECK (((choices IS NULL) = ((minimum IS NOT NULL) AND (maximum IS NOT NULL))))
 );
+comment on column pgq.topic_config.choices is 'The values of a key that takes a word; minimum and maximum are those of a number.';
 comment on table pgq.topic_config is 'The configuration keys that a topic accepts, their defaults and bounds.';
 
 create type pgq.topic_description as (
@@ -160,11 +238,17 @@ create function pgq._append_key(partition_id integer, base bigint)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._append_key(integer,bigint) from public;
 
-create function pgq._append_records(topics text[], partitions integer[], timestamps timestamp with time zone[], keys bytea[], "values" bytea[], header_records integer[], header_keys text[], header_values bytea[])
+create function pgq._append_records(topics text[], partitions integer[], partitioners text[], timestamps timestamp with time zone[], keys bytea[], "values" bytea[], header_records integer[], header_keys text[], header_values bytea[])
     returns SETOF pgq.record_metadata
     language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
-revoke execute on function pgq._append_records(text[],integer[],timestamp with time zone[],bytea[],bytea[],integer[],text[],bytea[]) from public;
+revoke execute on function pgq._append_records(text[],integer[],text[],timestamp with time zone[],bytea[],bytea[],integer[],text[],bytea[]) from public;
+
+create function pgq._await_replicas(flushed pg_lsn, replicas integer, timeout_ms integer)
+    returns boolean
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._await_replicas(pg_lsn,integer,integer) from public;
 
 create function pgq._begin_delete(name text)
     returns integer
@@ -196,11 +280,29 @@ create function pgq._check_partitions(partitions integer, most integer)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._check_partitions(integer,integer) from public;
 
-create function pgq._check_record(value bytea, key bytea, header_keys text[], header_values bytea[], "timestamp" timestamp with time zone, limit_bytes bigint)
+create function pgq._check_record(value bytea, key bytea, header_keys text[], header_values bytea[], "timestamp" timestamp with time zone, limit_bytes bigint, after_max_ms bigint)
     returns void
-    language plpgsql immutable
+    language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
-revoke execute on function pgq._check_record(bytea,bytea,text[],bytea[],timestamp with time zone,bigint) from public;
+revoke execute on function pgq._check_record(bytea,bytea,text[],bytea[],timestamp with time zone,bigint,bigint) from public;
+
+create function pgq._check_replicas(replicas integer)
+    returns void
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._check_replicas(integer) from public;
+
+create function pgq._check_sub_keys(n integer)
+    returns void
+    language plpgsql immutable parallel safe
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._check_sub_keys(integer) from public;
+
+create function pgq._check_timestamp("timestamp" timestamp with time zone, after_max_ms bigint)
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._check_timestamp(timestamp with time zone,bigint) from public;
 
 create function pgq._check_topic_config(config jsonb)
     returns jsonb
@@ -215,7 +317,7 @@ create function pgq._check_topic_name(name text)
 revoke execute on function pgq._check_topic_name(text) from public;
 
 create function pgq._config_value(topic_id integer, key text)
-    returns bigint
+    returns text
     language sql stable
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._config_value(integer,text) from public;
@@ -275,6 +377,12 @@ create function pgq._first_offset(partition_id integer, from_offset bigint, to_o
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._first_offset(integer,bigint,bigint,timestamp with time zone) from public;
 
+create function pgq._flush_reads(partition_id integer, watermark boolean, OUT high_watermark bigint, OUT replicas integer, OUT flushed pg_lsn)
+    returns record
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._flush_reads(integer,boolean) from public;
+
 create function pgq._flush_wal()
     returns void
     language plpgsql volatile
@@ -322,6 +430,12 @@ create function pgq._identities_behind(of_table text DEFAULT NULL::text)
     language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._identities_behind(text) from public;
+
+create function pgq._in_sync_replicas()
+    returns integer
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._in_sync_replicas() from public;
 
 create function pgq._json(bytes bytea)
     returns jsonb
@@ -399,6 +513,18 @@ create function pgq._raise_unknown_partition(topic text, partition integer)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._raise_unknown_partition(text,integer) from public;
 
+create function pgq._raise_unknown_partitioner(partitioner text)
+    returns integer
+    language plpgsql immutable parallel safe
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._raise_unknown_partitioner(text) from public;
+
+create function pgq._reads_are_safe(partition_id integer)
+    returns boolean
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._reads_are_safe(integer) from public;
+
 create function pgq._record_bytes(value bytea, key bytea, header_keys text[], header_values bytea[])
     returns bigint
     language sql immutable
@@ -470,7 +596,7 @@ create function pgq._topic_id(name text)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._topic_id(text) from public;
 
-create function pgq._topic_metadata(topic text, OUT topic_id integer, OUT partition_ids integer[], OUT max_message_bytes bigint)
+create function pgq._topic_metadata(topic text, OUT topic_id integer, OUT partition_ids integer[], OUT max_message_bytes bigint, OUT compression_type text, OUT timestamp_after_max_ms bigint)
     returns record
     language plpgsql stable security definer
     set search_path = pgq, pg_catalog, pg_temp;
@@ -507,6 +633,13 @@ create function pgq.begin_append(topic_ids integer[], partitions integer[], coun
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.begin_append(integer[],integer[],integer[]) from public;
 
+create function pgq.begin_flush(topic_ids integer[], partitions integer[], counts integer[], newest_ms bigint[], acks text, producer_id bigint, producer_epoch integer, number bigint, rotation bigint, repeated boolean)
+    returns TABLE(topic_id integer, partition integer, partition_id integer, offsets bigint[], upkeep_due boolean, log_append_ms bigint, appended boolean, current_rotation bigint)
+    language plpgsql volatile security definer
+    set plan_cache_mode = force_generic_plan
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.begin_flush(integer[],integer[],integer[],bigint[],text,bigint,integer,bigint,bigint,boolean) from public;
+
 create function pgq.check_log()
     returns TABLE(topic text, partition integer, problem text, remedy text)
     language plpgsql volatile security definer
@@ -524,6 +657,24 @@ create function pgq.committed_offsets(group_id text, topics text[] DEFAULT NULL:
     language sql stable security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.committed_offsets(text,text[],integer[]) from public;
+
+create function pgq.compound_key(key bytea, n integer, salt bigint DEFAULT NULL::bigint)
+    returns bytea
+    language plpgsql volatile parallel restricted
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.compound_key(bytea,integer,bigint) from public;
+
+create function pgq.compound_keys(key bytea, n integer, partitions integer DEFAULT NULL::integer, partitioner text DEFAULT 'murmur2'::text)
+    returns SETOF bytea
+    language plpgsql immutable parallel safe
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.compound_keys(bytea,integer,integer,text) from public;
+
+create function pgq.crc32(key bytea)
+    returns bigint
+    language plpgsql immutable strict parallel safe
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.crc32(bytea) from public;
 
 create function pgq.create_topic(name text, partitions integer DEFAULT 1, config jsonb DEFAULT '{}'::jsonb)
     returns pgq.topic_description
@@ -574,6 +725,12 @@ create function pgq.high_watermark(topic text, partition integer)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.high_watermark(text,integer) from public;
 
+create function pgq.init_producer(transactional_id text, OUT producer_id bigint, OUT producer_epoch integer, OUT rotation bigint)
+    returns record
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.init_producer(text) from public;
+
 create function pgq.list_topics()
     returns SETOF pgq.topic_description
     language sql stable security definer
@@ -604,10 +761,10 @@ create function pgq.offsets_for_times(topic text, partition integer, "timestamp"
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.offsets_for_times(text,integer,timestamp with time zone) from public;
 
-create function pgq.partition_for_key(key bytea, partitions integer)
+create function pgq.partition_for_key(key bytea, partitions integer, partitioner text DEFAULT 'murmur2'::text)
     returns integer
-    language sql immutable strict parallel safe;
-revoke execute on function pgq.partition_for_key(bytea,integer) from public;
+    language sql immutable parallel safe;
+revoke execute on function pgq.partition_for_key(bytea,integer,text) from public;
 
 create function pgq.produce(topic text, value bytea, key bytea DEFAULT NULL::bytea, header_keys text[] DEFAULT NULL::text[], header_values bytea[] DEFAULT NULL::bytea[], INOUT partition integer DEFAULT NULL::integer, "timestamp" timestamp with time zone DEFAULT NULL::timestamp with time zone, OUT "offset" bigint)
     returns record
@@ -633,11 +790,22 @@ create function pgq.restart_offsets()
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.restart_offsets() from public;
 
+create function pgq.rotate_flush_markers(every interval DEFAULT '01:00:00'::interval)
+    returns boolean
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.rotate_flush_markers(interval) from public;
+
 create function pgq.schema_version()
     returns text
     language sql stable security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.schema_version() from public;
+
+create function pgq.split_compound_key(compound_key bytea)
+    returns TABLE(key bytea, salt integer)
+    language sql immutable parallel safe;
+revoke execute on function pgq.split_compound_key(bytea) from public;
 
 create function pgq.upkeep(partition_id integer, lock_timeout_ms integer DEFAULT 10)
     returns text
@@ -646,6 +814,14 @@ create function pgq.upkeep(partition_id integer, lock_timeout_ms integer DEFAULT
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.upkeep(integer,integer) from public;
 
+insert into pgq.topic_config values ('compression.type', "producer", , , 'How clients compress values: as the producer chooses, or all the same way.');
+
 insert into pgq.topic_config values ('max.message.bytes', 1048576, 1, 104857600, 'Largest record accepted: bytes of key + value + headers as stored.');
+
+insert into pgq.topic_config values ('message.timestamp.after.max.ms', 3600000, 0, 9000000000000000, 'How far a record''s timestamp may lie ahead of the server''s clock: milliseconds.');
+
+insert into pgq.topic_config values ('message.timestamp.type', "CreateTime", , , 'Whose clock a record''s timestamp is: the producer''s, or the server''s when it is appended.');
+
+insert into pgq.topic_config values ('min.insync.replicas', 1, 1, 100, 'Servers, the leader included, that an append with acks=all must be certain to reach; else it is refused.');
 
 insert into pgq.topic_config values ('segment.bytes', 134217728, 1048576, 1073741824, 'Size on disk at which a segment ends: bytes, rolled at 1.25 times it at the latest.');

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-pytest_plugins = ["tests.plugins.postgres", "tests.plugins.sessions"]
+pytest_plugins = ["tests.plugins.postgres", "tests.plugins.sessions", "tests.plugins.proxy", "tests.plugins.cluster"]
 
 
 def pytest_configure() -> None:

@@ -33,7 +33,7 @@ class AsyncAdmin(AsyncClient):
         self,
         name: str,
         partitions: int = 1,
-        config: Mapping[str, int | None] | None = None,
+        config: Mapping[str, int | str | None] | None = None,
         *,
         progress: Progress | None = None,
     ) -> TopicDescription:
@@ -124,7 +124,7 @@ class AsyncAdmin(AsyncClient):
         """Return the descriptions of all topics, by name."""
         return await self._describe(statements.LIST_TOPICS)
 
-    async def alter_topic_config(self, name: str, config: Mapping[str, int | None]) -> TopicDescription:
+    async def alter_topic_config(self, name: str, config: Mapping[str, int | str | None]) -> TopicDescription:
         """Change the keys given, None for back to the default; return the description.
 
         Raises:

@@ -36,6 +36,14 @@ class InputFormat(StrEnum):
     CSV = "csv"
 
 
+class Acks(StrEnum):
+    """What counts as appended."""
+
+    ALL = "all"
+    ONE = "1"
+    ZERO = "0"
+
+
 def produce(
     topic: TopicName,
     file: Annotated[
@@ -58,6 +66,12 @@ def produce(
     header: Annotated[
         list[str] | None, typer.Option("--header", "-H", metavar="NAME=VALUE", help="Of each record; repeatable.")
     ] = None,
+    acks: Annotated[
+        Acks, typer.Option("--acks", help="What is waited for: standbys, the leader's disk, nothing.")
+    ] = Acks.ALL,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", min=1, help="How long to try while the server is away.")
+    ] = 120,
     empty_is_null: Annotated[bool, typer.Option("--null", "-Z", help="lines: empty keys and values are null.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     dsn: Dsn = None,
@@ -82,7 +96,8 @@ def produce(
                 batches = csv_rows(reader.blocks(), key)
         if not quiet and str(file) == "-" and sys.stdin.isatty():
             typer.echo("One record a line; Ctrl-D ends.", err=True)
-        run = _Run(dsn, topic, headers, partition)
+        options = {"dsn": dsn, "acks": acks.value, **_timeouts(timeout_s)}
+        run = _Run(options, topic, headers, partition)
         with _progress(reader, quiet=quiet) as show:
             run.send_all(batches, interruption, show)
     seconds = time.monotonic() - started
@@ -96,6 +111,15 @@ def produce(
         raise typer.Exit(128 + interruption.signal)
     if run.problem is not None:
         raise typer.Exit(1)
+
+
+def _timeouts(timeout_s: float) -> dict[str, float]:
+    linger_ms = 5.0
+    return {
+        "linger_ms": linger_ms,
+        "delivery_timeout_ms": timeout_s * 1000,
+        "request_timeout_ms": min(30_000, timeout_s * 1000 - linger_ms),
+    }
 
 
 def _check_options(
@@ -184,8 +208,10 @@ def _reader(file: Path, interruption: _Interruption) -> Iterator[Reader]:
 class _Run:
     """One load: sends, and counts what the server has confirmed."""
 
-    def __init__(self, dsn: str | None, topic: str, headers: list[tuple[str, bytes]], partition: int | None) -> None:
-        self._dsn = dsn
+    def __init__(
+        self, options: dict[str, Any], topic: str, headers: list[tuple[str, bytes]], partition: int | None
+    ) -> None:
+        self._options = options
         self._topic = topic
         self._headers = headers or None
         self._partition = partition
@@ -198,7 +224,7 @@ class _Run:
         """Send all batches, wait for the server, and leave what came of it in `appended` and `problem`."""
         from pgq import Producer
 
-        with Producer(self._dsn) as producer:
+        with Producer(**self._options) as producer:
             partitions = producer.partitions_for(self._topic)  # no topic, no reading
             if self._partition is not None and self._partition not in partitions:
                 raise UnknownPartitionError(

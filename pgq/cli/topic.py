@@ -201,15 +201,14 @@ def _topic_row(row: Any) -> dict[str, Any]:
     return result
 
 
-def _parse_config(texts: list[str] | None) -> dict[str, int | None]:
-    result: dict[str, int | None] = {}
+def _parse_config(texts: list[str] | None) -> dict[str, int | str | None]:
+    result: dict[str, int | str | None] = {}
     for text in texts or []:
         key, found, value = text.partition("=")
+        if not found or not key:
+            raise typer.BadParameter(f"{text!r} is no KEY=VALUE", param_hint="--config")
         try:
-            number = int(value)
+            result[key] = int(value)
         except ValueError:
-            number = None
-        if not found or not key or number is None:
-            raise typer.BadParameter(f"{text!r} is no KEY=VALUE with a whole number", param_hint="--config")
-        result[key] = number
+            result[key] = value
     return result

@@ -25,14 +25,16 @@ RECORD_OVERHEAD = 64
 class PartitionBatch:
     """The records of one partition in a batch, and after the flush their offsets or the error."""
 
-    __slots__ = ("error", "has_headers", "offsets", "partition", "rows", "topic", "topic_id")
+    __slots__ = ("bytes", "error", "has_codecs", "has_headers", "offsets", "partition", "rows", "topic", "topic_id")
 
     def __init__(self, topic: str, topic_id: int, partition: int) -> None:
         self.topic = topic
         self.topic_id = topic_id
         self.partition = partition
         self.rows: list[Row] = []
+        self.bytes = 0
         self.has_headers = False
+        self.has_codecs = False
         self.offsets: Sequence[int] = ()
         self.error: BaseException | None = None
 
@@ -40,11 +42,12 @@ class PartitionBatch:
 class Batch:
     """Records that are flushed together. `done` is the shell's event: set when all of them succeeded or failed."""
 
-    __slots__ = ("callbacks", "done", "due_at", "parts", "size")
+    __slots__ = ("acks", "begun_at", "callbacks", "done", "parts", "size")
 
-    def __init__(self, done: Any, due_at: float) -> None:
+    def __init__(self, done: Any, begun_at: float, acks: str) -> None:
         self.done = done
-        self.due_at = due_at
+        self.begun_at = begun_at
+        self.acks = acks
         self.size = 0
         self.parts: dict[int, PartitionBatch] = {}
         """By partition_id."""
@@ -90,7 +93,10 @@ def outcome(places: Sequence[Place]) -> list[RecordMetadata]:
 
 
 class Accumulator:
-    """Batches in the order in which they were begun. The last one grows until it is full, due, or forced."""
+    """Batches in the order in which they were begun. The last one grows until it is full, due, or forced.
+
+    Records of different acks go into different batches: a batch is one transaction, which has one.
+    """
 
     def __init__(
         self, *, linger_s: float, batch_size: int, new_event: Callable[[], Any], clock: Callable[[], float]
@@ -104,12 +110,14 @@ class Accumulator:
         self.bytes = 0
         """Bytes of all records that are buffered or being flushed."""
 
-    def add(self, known: TopicMetadata, partition: int, row: Row, size: int) -> tuple[Batch, PartitionBatch, int, bool]:
+    def add(
+        self, known: TopicMetadata, partition: int, row: Row, size: int, acks: str
+    ) -> tuple[Batch, PartitionBatch, int, bool]:
         """Buffer a record; return its batch, its part, its place there, and whether the sender must look."""
         batch = self._growing
         wake = False
-        if batch is None:
-            batch = self._growing = Batch(self._new_event(), self._clock() + self._linger_s)
+        if batch is None or batch.acks != acks:
+            batch = self._growing = Batch(self._new_event(), self._clock(), acks)
             self._batches.append(batch)
             wake = True
         partition_id = known.partition_ids[partition]
@@ -117,13 +125,16 @@ class Accumulator:
         if part is None:
             if len(batch.parts) == MAX_PARTITIONS:
                 self._growing = None
-                return (*self.add(known, partition, row, size)[:3], True)
+                return (*self.add(known, partition, row, size, acks)[:3], True)
             part = batch.parts[partition_id] = PartitionBatch(known.topic, known.topic_id, partition)
         size += RECORD_OVERHEAD
         rows = part.rows
         rows.append(row)
         if row[3]:
             part.has_headers = True
+        if row[4]:
+            part.has_codecs = True
+        part.bytes += size
         batch.size += size
         self.bytes += size
         if batch.size >= self._batch_size:
@@ -132,7 +143,7 @@ class Accumulator:
         return batch, part, len(rows) - 1, wake
 
     def add_many(
-        self, known: TopicMetadata, entries: Sequence[tuple[int, Row, int]], places: list[Place], sticky: int
+        self, known: TopicMetadata, entries: Sequence[tuple[int, Row, int]], places: list[Place], sticky: int, acks: str
     ) -> tuple[Batch, bool]:
         """Buffer records, at least one, from the one after `places` on until a batch is full, and add their places.
 
@@ -140,7 +151,7 @@ class Accumulator:
         """
         wake = False
         for partition, row, size in islice(entries, len(places), None):
-            batch, part, index, must_look = self.add(known, sticky if partition < 0 else partition, row, size)
+            batch, part, index, must_look = self.add(known, sticky if partition < 0 else partition, row, size, acks)
             places.append((part, index))
             wake = wake or must_look
             if batch is not self._growing:
@@ -157,7 +168,7 @@ class Accumulator:
         if not self._batches:
             return None
         first = self._batches[0]
-        return max(0.0, first.due_at - now) if first is self._growing else 0.0
+        return max(0.0, first.begun_at + self._linger_s - now) if first is self._growing else 0.0
 
     def first(self) -> Batch:
         """Return the batch to flush now; it stays until `remove`, so that `force` still sees it."""

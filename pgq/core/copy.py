@@ -23,28 +23,32 @@ ROW_BYTES = 50
 
 COLUMNS = ("partition", "offset", "timestamp", "key", "value")
 HEADER_COLUMNS = ("header_keys", "header_values")
+CODEC_COLUMNS = ("codec",)
 
-Row = tuple[int, bytes | None, bytes | None, tuple[Header, ...]]
-"""timestamp (ms since 1970), key, value, headers"""
+Row = tuple[int, bytes | None, bytes | None, tuple[Header, ...], int]
+"""timestamp (ms since 1970), key, value, headers, codec of the value (0 for none)"""
 
 _row = Struct("!hiiiqiqi").pack
 _length = Struct("!i").pack
+_codec = Struct("!ih").pack
 _array = Struct("!iiiii").pack
 _NULL = _length(-1)
 _TEXT, _BYTEA = 25, 17
 
 
-def encode(parts: Iterable[tuple[int, Sequence[int], Sequence[Row]]], *, headers: bool) -> Iterator[bytes]:
-    """Yield a file, in pieces of some CHUNK_BYTES, of (partition, offsets, rows); with header columns if `headers`.
+def encode(
+    parts: Iterable[tuple[int, Sequence[int], Sequence[Row]]], *, headers: bool, codecs: bool
+) -> Iterator[bytes]:
+    """Yield a file, in pieces of some CHUNK_BYTES, of (partition, offsets, rows); with the columns named, if any.
 
     In pieces, so that the server inserts some while others are encoded, and no great buffer is allocated for a batch.
     """
     pieces: list[bytes] = [HEADER]
     add = pieces.append
     size = 0
-    fields = 7 if headers else 5
+    fields = len(COLUMNS) + len(HEADER_COLUMNS) * headers + len(CODEC_COLUMNS) * codecs
     for partition, offsets, rows in parts:
-        for offset, (timestamp, key, value, record_headers) in zip(offsets, rows, strict=True):
+        for offset, (timestamp, key, value, record_headers, codec) in zip(offsets, rows, strict=True):
             micros = (timestamp - EPOCH_2000_MS) * 1000
             if key is None:
                 add(_row(fields, 4, partition, 8, offset, 8, micros, -1))
@@ -65,6 +69,8 @@ def encode(parts: Iterable[tuple[int, Sequence[int], Sequence[Row]]], *, headers
                 else:
                     add(_NULL)
                     add(_NULL)
+            if codecs:
+                add(_codec(2, codec) if codec else _NULL)
             size += ROW_BYTES
             if size > CHUNK_BYTES:
                 yield b"".join(pieces)

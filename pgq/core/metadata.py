@@ -6,11 +6,14 @@ from typing import NamedTuple
 
 
 class TopicMetadata(NamedTuple):
-    """Ids are what log tables are named by; max_message_bytes bounds key + value + headers."""
+    """Ids are what log tables are named by; the rest is what its configuration says of records."""
 
     topic: str
     topic_id: int
     partition_ids: tuple[int, ...]
     max_message_bytes: int
+    compression_type: str
+    timestamp_after_max_ms: int | None
+    """None where the server gives the timestamps."""
     fetched_at: float
     """On the monotonic clock, in seconds."""

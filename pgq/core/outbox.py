@@ -19,11 +19,12 @@ _MAX_PARTITION = 2**31 - 1
 class OutboxDelivery:
     """The future of one record of an outbox: its outcome is known once the record is appended or dropped."""
 
-    __slots__ = ("_error", "_metadata", "partition", "row", "topic")
+    __slots__ = ("_error", "_metadata", "partition", "partitioner", "row", "topic")
 
-    def __init__(self, topic: str, partition: int | None, row: Row) -> None:
+    def __init__(self, topic: str, partition: int | None, partitioner: str, row: Row) -> None:
         self.topic = topic
         self.partition = partition
+        self.partitioner = partitioner
         self.row = row
         self._metadata: RecordMetadata | None = None
         self._error: errors.PgqError | None = None
@@ -76,8 +77,12 @@ class BaseOutbox:
         partitioner: str,
         clock_ms: Callable[[], int],
     ) -> None:
-        if partitioner != "murmur2":
-            raise errors.InvalidRequestError(f"unknown partitioner {partitioner!r}: there is 'murmur2'")
+        if partitioner not in ("murmur2", "crc32"):
+            raise errors.InvalidRequestError(
+                f"unknown partitioner {partitioner!r}: the server chooses when it appends, by 'murmur2' or 'crc32';"
+                " for another choice give `partition`"
+            )
+        self._partitioner = partitioner
         self._key_serializer = serializer("key", key_serializer)
         self._value_serializer = serializer("value", value_serializer)
         self._clock_ms = clock_ms
@@ -116,7 +121,7 @@ class BaseOutbox:
             raise errors.UnknownPartitionError(f"unknown partition {partition!r} of topic {topic!r}")
         when = self._clock_ms() if timestamp_ms is None else timestamp_ms
         row = make_row(value, key, headers, when, self._key_serializer, self._value_serializer)
-        delivery = OutboxDelivery(topic, partition, row)
+        delivery = OutboxDelivery(topic, partition, self._partitioner, row)
         self._add(delivery)
         return delivery
 
@@ -131,9 +136,10 @@ def arguments(deliveries: Sequence[OutboxDelivery]) -> tuple[list[Any], ...]:
     return (
         [delivery.topic for delivery in deliveries],
         [delivery.partition for delivery in deliveries],
-        [timestamp_ms for timestamp_ms, _, _, _ in rows],
-        [key for _, key, _, _ in rows],
-        [value for _, _, value, _ in rows],
+        [delivery.partitioner for delivery in deliveries],
+        [row[0] for row in rows],
+        [row[1] for row in rows],
+        [row[2] for row in rows],
         [nth for nth, _, _ in headers],
         [key for _, key, _ in headers],
         [value for _, _, value in headers],

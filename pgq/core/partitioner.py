@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from zlib import crc32
 
 from pgq import errors
+
+Partitioner = Callable[[bytes, int], int]
+"""From a key and the number of partitions to a partition."""
 
 
 def murmur2(key: bytes) -> int:
@@ -26,15 +31,66 @@ def murmur2(key: bytes) -> int:
     return result - 0x1_0000_0000 if result & 0x8000_0000 else result
 
 
-def partition_for_key(key: bytes, partitions: int) -> int:
-    """Return the partition of a key: as Kafka's Java client, and as pgq.partition_for_key in SQL."""
+def _by_murmur2(key: bytes, partitions: int) -> int:
     return (murmur2(key) & 0x7FFF_FFFF) % partitions
 
 
-partition_for_short_key = lru_cache(maxsize=65_536)(partition_for_key)
-"""The same for keys of up to SHORT_KEY bytes: remembered, so that hot keys cost nothing."""
+def _by_crc32(key: bytes, partitions: int) -> int:
+    return crc32(key) % partitions
+
 
 SHORT_KEY = 64
+
+_BY_NAME: dict[str, tuple[Partitioner, Partitioner]] = {
+    # short keys are remembered, so that hot ones cost nothing
+    "murmur2": (lru_cache(maxsize=65_536)(_by_murmur2), _by_murmur2),
+    "crc32": (_by_crc32, _by_crc32),
+}
+
+
+def choose_partitioner(given: str | Partitioner) -> tuple[Partitioner, Partitioner]:
+    """Return what finds the partition of a key of up to SHORT_KEY bytes, and of a longer one.
+
+    Parameters:
+        given: "murmur2", Kafka's Java client's; "crc32", librdkafka's `consistent`; or a function of a key and the
+            number of partitions, whose results are checked.
+
+    Raises:
+        InvalidRequestError: it is none of these. What is returned raises it when the given function returns
+            something else than one of the partitions.
+    """
+    if isinstance(given, str) and given in _BY_NAME:
+        return _BY_NAME[given]
+    if not callable(given):
+        raise errors.InvalidRequestError(
+            f"unknown partitioner {given!r}: give 'murmur2', 'crc32', or a function of key and number of partitions"
+        )
+
+    def checked(key: bytes, partitions: int) -> int:
+        partition = given(key, partitions)
+        if not isinstance(partition, int) or not 0 <= partition < partitions:
+            raise errors.InvalidRequestError(
+                f"the partitioner returned {partition!r} for the key {key[:64]!r}: let it return 0 to {partitions - 1}"
+            )
+        return partition
+
+    return checked, checked
+
+
+def partition_for_key(key: bytes, partitions: int, partitioner: str | Partitioner = "murmur2") -> int:
+    """Return the partition that a key goes to, as the producers with that partitioner and pgq.partition_for_key in SQL.
+
+    Parameters:
+        key: as it is stored.
+        partitions: how many the topic has.
+        partitioner: "murmur2", "crc32" or a function, as for the producer.
+
+    Raises:
+        InvalidRequestError: there are no partitions, or no such partitioner.
+    """
+    if partitions < 1:
+        raise errors.InvalidRequestError(f"{partitions} partitions: a topic has at least one")
+    return choose_partitioner(partitioner)[1](key, partitions)
 
 
 def check_partition(topic: str, partition: int, partitions: int) -> int:

@@ -21,7 +21,7 @@ class Segment(NamedTuple):
 class PartitionState:
     """One partition of a consumer."""
 
-    __slots__ = ("decided", "holes", "more", "partition_id", "paused", "position", "segment", "topic_id", "tp")
+    __slots__ = ("decided", "holes", "more", "partition_id", "paused", "position", "safe", "segment", "topic_id", "tp")
 
     def __init__(self, tp: TopicPartition, topic_id: int, partition_id: int) -> None:
         self.tp = tp
@@ -33,6 +33,8 @@ class PartitionState:
         """The next offset to deliver; None until the group's or the reset policy's is known."""
         self.decided = 0
         """A high watermark that is older than any row read from now on."""
+        self.safe = 0
+        """What lies below it is on disk, on as many servers as the topic asks for."""
         self.holes = 0
         """How often the record at the position was found missing."""
         self.more = False

@@ -10,6 +10,8 @@ from functools import partial
 from itertools import repeat
 from typing import Any
 
+from pgq import errors
+from pgq.core.compression import decompress
 from pgq.types import ConsumerRecord, Deserializer, Header
 
 _record: Any = partial(tuple.__new__, ConsumerRecord)
@@ -39,11 +41,21 @@ def decode(
     rows: Sequence[Any],
     key_deserializer: Deserializer | None,
     value_deserializer: Deserializer | None,
+    most_bytes: int,
 ) -> list[ConsumerRecord]:
-    """Return the records of rows as fetch_window selects them."""
+    """Return the records of rows as fetch_window selects them, up to one whose value cannot be decompressed.
+
+    Args:
+        most_bytes: how long a value may be when it is decompressed.
+
+    Raises:
+        CorruptRecordError, UnsupportedCompressionTypeError: the first value cannot be decompressed.
+    """
     if not rows:
         return []
-    offsets, timestamps, keys, values, header_keys, header_values, _codecs = zip(*rows, strict=True)
+    offsets, timestamps, keys, values, header_keys, header_values, codecs = zip(*rows, strict=True)
+    if codecs.count(None) != len(codecs):
+        values = tuple(_decompressed(topic, partition, offsets, values, codecs, most_bytes))
     if key_deserializer is not None:
         keys = tuple(None if k is None else key_deserializer(k) for k in keys)
     if value_deserializer is not None:
@@ -57,6 +69,27 @@ def decode(
             zip(repeat(topic), repeat(partition), offsets, timestamps, repeat(0), keys, values, headers, strict=False),
         )
     )
+
+
+def _decompressed(
+    topic: str,
+    partition: int,
+    offsets: Sequence[int],
+    values: Sequence[bytes | None],
+    codecs: Sequence[int | None],
+    most_bytes: int,
+) -> Sequence[bytes | None]:
+    result: list[bytes | None] = []
+    for offset, value, codec in zip(offsets, values, codecs, strict=True):
+        try:
+            result.append(value if codec is None or value is None else decompress(codec, value, most_bytes))
+        except (errors.CorruptRecordError, errors.UnsupportedCompressionTypeError) as error:
+            if result:
+                break  # those before it first; the next call meets it
+            raise type(error)(
+                f"offset {offset} of {topic}-{partition}: {error} (seek to {offset + 1} to skip it)"
+            ) from error
+    return result
 
 
 def _headers(keys: Sequence[str] | None, values: Sequence[bytes | None] | None) -> tuple[Header, ...]:

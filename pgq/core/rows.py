@@ -21,7 +21,7 @@ def make_row(
     key_serializer: Serializer | None,
     value_serializer: Serializer | None,
 ) -> Row:
-    """Return a record as it is stored.
+    """Return a record as it is stored, its value not compressed.
 
     Raises:
         InvalidRecordError, InvalidTimestampError: it cannot be stored.
@@ -35,4 +35,4 @@ def make_row(
         value = to_bytes("value", value, value_serializer)
     if key is not None and (type(key) is not bytes or key_serializer is not None):
         key = to_bytes("key", key, key_serializer)
-    return timestamp_ms, key, value, to_headers(headers) if headers else ()
+    return timestamp_ms, key, value, to_headers(headers) if headers else (), 0

@@ -11,27 +11,33 @@ import re
 from functools import cache
 
 SCHEMA_VERSION = "select pgq.schema_version()"
-TOPIC_METADATA = "select topic_id, partition_ids, max_message_bytes from pgq._topic_metadata($1::text)"
+TOPIC_METADATA = (
+    "select topic_id, partition_ids, max_message_bytes, compression_type, timestamp_after_max_ms"
+    " from pgq._topic_metadata($1::text)"
+)
 
-BEGIN = "begin isolation level read committed"
-BEGIN_APPEND = (
-    "select topic_id, partition, partition_id, offsets, upkeep_due"
-    " from pgq.begin_append($1::int4[], $2::int4[], $3::int4[])"
+INIT_PRODUCER = "select producer_id, producer_epoch, rotation from pgq.init_producer($1::text)"
+BEGIN_FLUSH = (
+    "select topic_id, partition, partition_id, offsets, upkeep_due, log_append_ms, appended, current_rotation"
+    " from pgq.begin_flush($1::int4[], $2::int4[], $3::int4[], $4::int8[], $5::text, $6::int8, $7::int4, $8::int8,"
+    " $9::int8, $10::bool)"
 )
 PRODUCE = (
     'select partition, "offset" from pgq.produce($1::text, $2::bytea, $3::bytea, $4::text[], $5::bytea[], $6::int4,'
     " 'epoch'::timestamptz + $7::int8 * interval '1 millisecond')"
 )
 APPEND_RECORDS = (
-    'select partition, "offset" from pgq._append_records($1::text[], $2::int4[],'
+    'select partition, "offset" from pgq._append_records($1::text[], $2::int4[], $3::text[],'
     " array(select 'epoch'::timestamptz + t.ms * interval '1 millisecond'"
-    " from unnest($3::int8[]) with ordinality t (ms, nth) order by t.nth),"
-    " $4::bytea[], $5::bytea[], $6::int4[], $7::text[], $8::bytea[])"
+    " from unnest($4::int8[]) with ordinality t (ms, nth) order by t.nth),"
+    " $5::bytea[], $6::bytea[], $7::int4[], $8::text[], $9::bytea[])"
 )
 UPKEEP = "select pgq.upkeep($1::int4, $2::int4)"
 
 PARTITION_OFFSETS = "select log_start_offset, log_end_offset from pgq._partition_offsets($1::int4[])"
 SETTLE = "select next_offset, high_watermark from pgq._settle($1::int4, $2::int8)"
+FLUSH_READS = "select high_watermark, replicas, flushed::text from pgq._flush_reads($1::int4, $2::bool)"
+AWAIT_REPLICAS = "select pgq._await_replicas($1::text::pg_lsn, $2::int4, $3::int4)"
 HIGH_WATERMARKS = (
     "select pgq.high_watermark(w.topic, w.partition)"
     " from unnest($1::text[], $2::int4[]) with ordinality w (topic, partition, nth) order by w.nth"
@@ -60,6 +66,11 @@ _FETCH_WINDOW = (
     ' from pgq_log.t{:d}_p{:d}_s{:d} where "offset" >= $1::int8 and "offset" < $2::int8'
     ' order by "offset"'
 )
+
+
+def begin(idle_timeout_ms: int) -> str:
+    """Return the BEGIN of a flush, which the server ends if the client falls silent: its locks hold up readers."""
+    return f"begin isolation level read committed; set local idle_in_transaction_session_timeout = {idle_timeout_ms:d}"
 
 
 def fetch_window(topic_id: int, partition: int, base_offset: int) -> str:

@@ -1,7 +1,7 @@
 """asyncpg behind the interface that all drivers share; nothing above this package knows which one it talks to.
 
-Interface: connect, wrap, and Connection with fetch, execute, copy_in, transaction, mark, close, closed. Errors of the
-driver come out as errors of pgq.
+Interface: connect, wrap, and Connection with fetch, execute, copy_in, commit, transaction, mark, close, closed. Errors
+of the driver come out as errors of pgq.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Connection:
     def __init__(self, raw: Any, *, pooled: bool = False) -> None:
         self._raw = raw
         self._pooled = pooled
+        self._warned = False
 
     @property
     def closed(self) -> bool:
@@ -71,6 +72,16 @@ class Connection:
             await self._raw.copy_to_table(
                 table, schema_name="pgq_log", columns=columns, source=_pieces(file), format="binary"
             )
+
+    async def commit(self) -> bool:
+        """Commit; return False if the server warned: it has committed, but not waited for its standbys to the end."""
+        self._warned = False
+        await self.execute("commit")
+        return not self._warned
+
+    def note(self, _raw: Any, notice: asyncpg.PostgresLogMessage) -> None:
+        """Take note of a warning. asyncpg calls it before whoever waits for the statement goes on."""
+        self._warned = self._warned or notice.severity_en == "WARNING"
 
     def transaction(self) -> Any:
         """Return a context manager: a block of a transaction, or of a savepoint where one has begun."""
@@ -121,6 +132,7 @@ async def connect(dsn: str | None, *settings: str) -> Connection:
             await raw.close()
             raw = await asyncpg.connect(f"postgresql://?{query}", timeout=timeout, statement_cache_size=0)
     connection = Connection(raw, pooled=pooled)
+    raw.add_log_listener(connection.note)
     try:
         for setting in settings:
             await connection.execute(setting)

@@ -1,15 +1,19 @@
 """psycopg behind the interface that all drivers share; psycopg.py is generated from psycopg_async.py.
 
-Interface: connect, wrap, and Connection with fetch, execute, copy_in, transaction, mark, close, closed. Errors of the
-driver come out as errors of pgq.
+Interface: connect, wrap, and Connection with fetch, execute, copy_in, commit, transaction, mark, close, closed; cancel
+and abort for threads.Deadline. Errors of the driver come out as errors of pgq.
 """
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import psycopg
+from psycopg.errors import Diagnostic
 from psycopg.rows import tuple_row
 
 from pgq.drivers.dsn import resolve_dsn
@@ -22,6 +26,7 @@ class Connection:
 
     def __init__(self, raw: psycopg.AsyncConnection[Any]) -> None:
         self._raw = raw
+        self._warned = False
 
     @property
     def closed(self) -> bool:
@@ -50,6 +55,26 @@ class Connection:
                 for piece in file:
                     await copy.write(piece)
 
+    async def commit(self) -> bool:
+        """Commit; return False if the server warned: it has committed, but not waited for its standbys to the end."""
+        self._warned = False
+        await self.execute("commit")
+        return not self._warned
+
+    def note(self, notice: Diagnostic) -> None:
+        """Take note of a warning."""
+        self._warned = self._warned or notice.severity_nonlocalized == "WARNING"
+
+    async def cancel(self) -> None:
+        """Ask the server to end what it is doing for this connection."""
+        with suppress(psycopg.Error):
+            await self._raw.cancel_safe(timeout=5)
+
+    def abort(self) -> None:
+        """Let whoever waits for the server on this connection wait no longer."""
+        with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(self._raw.fileno())) as its_socket:
+            its_socket.shutdown(socket.SHUT_RDWR)
+
     def transaction(self) -> Any:
         """Return a context manager: a block of a transaction, or of a savepoint where one has begun."""
         return self._raw.transaction()
@@ -74,6 +99,7 @@ async def connect(dsn: str | None, *settings: str) -> Connection:
     with connecting():
         raw = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, client_encoding="utf8")
     connection = Connection(raw)
+    raw.add_notice_handler(connection.note)
     try:
         # a pooler has a pid of its own; behind it a prepared statement may be another session's
         if (await connection.fetch("select pg_backend_pid()"))[0][0] != raw.info.backend_pid:

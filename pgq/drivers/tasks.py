@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Generator
+from types import TracebackType
 from typing import Any
 
+from pgq import errors
 from pgq.core.accumulator import Batch, PartitionBatch, Place, first_error, outcome
 from pgq.types import RecordMetadata
 
@@ -60,6 +62,25 @@ class Worker:
     async def join(self) -> None:
         """Wait for its end."""
         await asyncio.gather(self._task, return_exceptions=True)
+
+
+class Deadline:
+    """What is awaited inside ends in time: the server is asked to end it, and RequestTimedOutError is raised."""
+
+    def __init__(self, _connection: Any, seconds: float) -> None:
+        self._seconds = seconds
+        self._timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, raised, trace)
+        except TimeoutError as error:
+            raise errors.RequestTimedOutError(f"the server has not answered within {self._seconds:g} s") from error
 
 
 async def sleep(seconds: float) -> None:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Any, ClassVar
 
 from pgq import errors
 from pgq.core.accumulator import Batch, PartitionBatch, Place, first_error, outcome
@@ -16,6 +17,8 @@ Lock = threading.Lock
 Mutex = threading.Lock
 Event = threading.Event
 sleep = time.sleep
+
+_IDLE_S = 3600.0
 
 
 class Worker:
@@ -33,6 +36,62 @@ class Worker:
     def join(self) -> None:
         """Wait for its end."""
         self._thread.join()
+
+
+class Deadline:
+    """What is called inside ends in time: the server is asked to end it, and RequestTimedOutError is raised.
+
+    One thread of the process watches all of them; blocking calls of a driver have no time limit of their own.
+    """
+
+    _GRACE_S = 5.0
+    _all: ClassVar[set[Deadline]] = set()
+    _changed = threading.Condition()
+    _watcher: ClassVar[threading.Thread | None] = None
+
+    def __init__(self, connection: Any, seconds: float) -> None:
+        self._connection = connection
+        self._seconds = seconds
+        self._at = 0.0
+        self._over = False
+        self._left = threading.Event()
+
+    def __enter__(self) -> None:
+        self._at = time.monotonic() + self._seconds
+        with self._changed:
+            # who sleeps until an earlier time will see this one then
+            if all(self._at < other._at for other in self._all):
+                self._changed.notify()
+            self._all.add(self)
+            if Deadline._watcher is None or not Deadline._watcher.is_alive():  # which it is not in a forked process
+                Deadline._watcher = threading.Thread(target=self._watch, name="pgq-deadlines", daemon=True)
+                Deadline._watcher.start()
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        with self._changed:
+            self._all.discard(self)
+        self._left.set()
+        if self._over and isinstance(error, errors.PgqError):
+            raise errors.RequestTimedOutError(f"the server has not answered within {self._seconds:g} s") from error
+
+    @classmethod
+    def _watch(cls) -> None:
+        while True:
+            with cls._changed:
+                now = time.monotonic()
+                late = [deadline for deadline in cls._all if deadline._at <= now]
+                cls._all.difference_update(late)
+                for deadline in late:
+                    deadline._over = True
+                if not late:
+                    cls._changed.wait(min((d._at for d in cls._all), default=now + _IDLE_S) - now)
+            for deadline in late:
+                threading.Thread(target=deadline._end, name="pgq-deadline", daemon=True).start()
+
+    def _end(self) -> None:
+        self._connection.cancel()
+        if not self._left.wait(self._GRACE_S):
+            self._connection.abort()
 
 
 class Delivery:

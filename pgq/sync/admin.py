@@ -35,7 +35,7 @@ class Admin(Client):
         self,
         name: str,
         partitions: int = 1,
-        config: Mapping[str, int | None] | None = None,
+        config: Mapping[str, int | str | None] | None = None,
         *,
         progress: Progress | None = None,
     ) -> TopicDescription:
@@ -126,7 +126,7 @@ class Admin(Client):
         """Return the descriptions of all topics, by name."""
         return self._describe(statements.LIST_TOPICS)
 
-    def alter_topic_config(self, name: str, config: Mapping[str, int | None]) -> TopicDescription:
+    def alter_topic_config(self, name: str, config: Mapping[str, int | str | None]) -> TopicDescription:
         """Change the keys given, None for back to the default; return the description.
 
         Raises:

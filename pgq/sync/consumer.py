@@ -21,6 +21,8 @@ from pgq.types import ConsumerRecord, Deserializer, OffsetAndMetadata, OffsetAnd
 _IDLE_FIRST_S, _IDLE_LAST_S = 0.001, 0.1
 _ASK_EVERY_S = 0.1
 """How long a full window is taken for a sign that more is there, without a look at log start and log end."""
+_REPLICAS_TIMEOUT_MS = 200
+"""How long one poll waits for standbys to have what was read; then the next one reads it again."""
 _RESETS = ("earliest", "latest", "none")
 
 Offsets = Mapping[TopicPartition, int | OffsetAndMetadata]
@@ -40,6 +42,8 @@ class Consumer(Client):
         auto_offset_reset: where to start without a committed offset, or when the position is out of range:
             "latest", "earliest", or "none" to raise.
         max_poll_records: the most records that a call of getmany returns.
+        max_decompressed_bytes: how long a compressed value may become. A longer one raises CorruptRecordError when its
+            turn comes, and is not stepped over; `seek` behind it.
         key_deserializer, value_deserializer: from stored bytes to objects: "str", "json", a pydantic model, or any
             callable; null stays None.
     """
@@ -60,6 +64,7 @@ class Consumer(Client):
         group_id: str | None = None,
         auto_offset_reset: str = "latest",
         max_poll_records: int = 500,
+        max_decompressed_bytes: int = 104_857_600,
         key_deserializer: Deserializer | str | type | None = None,
         value_deserializer: Deserializer | str | type | None = None,
     ) -> None:
@@ -71,7 +76,10 @@ class Consumer(Client):
         self._topics = topics
         self._group_id = group_id
         self._auto_offset_reset = auto_offset_reset
+        if max_decompressed_bytes < 1:
+            raise errors.InvalidRequestError(f"max_decompressed_bytes must be 1 or more, not {max_decompressed_bytes}")
         self._max_poll_records = max_poll_records
+        self._max_decompressed_bytes = max_decompressed_bytes
         self._key_deserializer = deserializer("key", key_deserializer)
         self._value_deserializer = deserializer("value", value_deserializer)
         self._assignment = Assignment()
@@ -301,7 +309,7 @@ class Consumer(Client):
         connection = super()._connection()
         if connection is not before:
             for state in self._assignment.all():
-                state.decided = 0  # it may be another server, or the same after a crash
+                state.decided = state.safe = 0  # it may be another server, or the same after a crash
         return connection
 
     def _fetch(self, statement: str, *args: Any) -> list[Any]:
@@ -322,7 +330,7 @@ class Consumer(Client):
                 states.append(self._assignment[tp])
                 continue
             if topic not in topics:
-                topic_id, partition_ids, _ = (self._fetch(statements.TOPIC_METADATA, topic))[0]
+                topic_id, partition_ids, *_ = (self._fetch(statements.TOPIC_METADATA, topic))[0]
                 topics[topic] = topic_id, partition_ids
             topic_id, partition_ids = topics[topic]
             if not isinstance(partition, int) or not 0 <= partition < len(partition_ids):
@@ -454,10 +462,15 @@ class Consumer(Client):
             self._reset([state], error)
             return 0
         if rows:
-            result[state.tp] = records.decode(
-                state.tp.topic, state.tp.partition, rows, self._key_deserializer, self._value_deserializer
+            result[state.tp] = found = records.decode(
+                state.tp.topic,
+                state.tp.partition,
+                rows,
+                self._key_deserializer,
+                self._value_deserializer,
+                self._max_decompressed_bytes,
             )
-            state.advance(rows[-1][0] + 1)
+            state.advance(found[-1].offset + 1)
         state.more = len(rows) == limit or state.position == state.segment.end_offset
         return len(rows)
 
@@ -471,6 +484,30 @@ class Consumer(Client):
         return self._fetch(state.segment.window, position, min(position + limit, state.segment.end_offset))
 
     def _read(self, state: PartitionState, limit: int) -> list[Any]:
+        """Return the rows that may be delivered from the position on, none that a crash could take back."""
+        rows = self._read_visible(state, limit)
+        if rows and rows[-1][0] >= state.safe and not self._secure(state, more=len(rows) == limit):
+            return []
+        return rows
+
+    def _secure(self, state: PartitionState, *, more: bool) -> bool:
+        """See that what was read so far is flushed, by as many servers as the topic asks for; return whether it is.
+
+        Where there is more to read the watermark is asked for as well, so that this is done once for all below it.
+        """
+        before = self._raw_connection
+        if self._connection() is not before:
+            return False  # what was read may be gone with the server that it was read from
+        watermark, replicas, flushed = (self._fetch(statements.FLUSH_READS, state.partition_id, more))[0]
+        if replicas is not None and replicas > 1:
+            rows = self._fetch(statements.AWAIT_REPLICAS, flushed, replicas, _REPLICAS_TIMEOUT_MS)
+            if not rows[0][0]:
+                return False
+        if watermark is not None:
+            state.safe = max(state.safe, watermark)
+        return True
+
+    def _read_visible(self, state: PartitionState, limit: int) -> list[Any]:
         """Return the rows that may be delivered from the position on; the rule stands at pgq._settle."""
         position = state.position
         assert position is not None
@@ -483,7 +520,7 @@ class Consumer(Client):
             state.holes += 1
             return []
         next_offset, state.decided = (self._fetch(statements.SETTLE, state.partition_id, position))[0]
-        if state.decided <= position:
+        if state.decided <= position or not self._secure(state, more=True):
             return []
         rows = self._window(state, next_offset, limit)
         if next_offset < state.decided and (not rows or rows[0][0] != next_offset):

@@ -3,9 +3,10 @@
 -- topic, partition  where
 -- "offset"          the first to return; go on from the last one returned + 1
 -- max_records       the width of the window of offsets that is read, so the most that is returned
--- returns records below the high watermark, and beyond it the unbroken run. Nothing when there is nothing to read yet
--- transaction       READ COMMITTED only. Up to PostgreSQL 16 stepping over rolled-back offsets is safe against a crash
---                   once this transaction has committed
+-- returns records below the high watermark, and beyond it the unbroken run. Nothing when there is nothing to read yet,
+--                   and, with min.insync.replicas, while too few servers have what there is
+-- transaction       READ COMMITTED only. What is returned, and stepped over, survives a crash of the server; up to
+--                   PostgreSQL 16 once this transaction has committed
 -- raises  PQ001 (UnknownTopicError), PQ002 (UnknownPartitionError), PQ008 (OffsetOutOfRangeError),
 --         PQ009 (IsolationLevelError), PQ010 (NotLeaderError), PQ011 (FetchAfterProduceError)
 create or replace function pgq.fetch(topic text, partition int, "offset" bigint, max_records int default 500)
@@ -43,6 +44,9 @@ begin
         select s.next_offset, s.high_watermark into low, high from pgq._settle(part.partition_id, low) s;
         -- what lies below the watermark, and the unbroken run from there
         high := (pgq._run(part.partition_id, greatest(low, high), low + max_records)).run_end;
+    end if;
+    if high > low and not pgq._reads_are_safe(part.partition_id) then
+        return;
     end if;
     for segment in select * from pgq._segments_between(part.partition_id, low, least(high, low + max_records)) loop
         return query execute format('select partition, "offset", "timestamp", key, value, header_keys, header_values, codec'

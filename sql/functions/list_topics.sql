@@ -5,6 +5,6 @@ language sql stable security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
     select t.topic_id, t.name, t.partitions,
-           (select jsonb_object_agg(c.key, coalesce(t.config -> c.key, to_jsonb(c.default_value))) from pgq.topic_config c)
+           (select jsonb_object_agg(c.key, coalesce(t.config -> c.key, c.default_value)) from pgq.topic_config c)
       from pgq.topic t where t.state = 'ready' order by t.name
 $$;

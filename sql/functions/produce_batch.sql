@@ -37,6 +37,6 @@ begin
                    -- records without a key are spread
                    array(select coalesce(r.partition, case when r.key is null then floor(random() * topic.partitions)::int end)
                            from unnest("values", keys, partitions) with ordinality r (value, key, partition, i) order by r.i),
-                   timestamps, keys, "values", h.records, h.header_keys, h.header_values) a;
+                   null, timestamps, keys, "values", h.records, h.header_keys, h.header_values) a;
 end
 $$;

@@ -33,7 +33,7 @@ begin
     end if;
     if next_offset < active.end_offset
        and pg_total_relation_size(to_regclass(format('pgq_log.t%s_p%s_s%s', part.topic_id, part.partition, active.base_offset)))
-           >= 1.25 * pgq._config_value(part.topic_id, 'segment.bytes') then
+           >= 1.25 * pgq._config_value(part.topic_id, 'segment.bytes')::bigint then
         if last.base_offset > active.base_offset then
             return case when pgq._roll_segment(partition_id, lock_timeout_ms) then 'rolled' else 'busy' end;
         end if;

@@ -6,7 +6,7 @@
 create or replace view pgq.topic_status as
 select t.name as topic, t.topic_id, t.state, t.partitions, coalesce(s.records, 0) as records, coalesce(s.bytes, 0) as bytes,
        coalesce(s.segments, 0) as segments, s.skew, t.created_at,
-       (select jsonb_object_agg(c.key, coalesce(t.config -> c.key, to_jsonb(c.default_value))) from pgq.topic_config c) as config
+       (select jsonb_object_agg(c.key, coalesce(t.config -> c.key, c.default_value)) from pgq.topic_config c) as config
   from pgq.topic t
   left join (
         select p.topic, sum(p.records)::bigint as records, sum(p.bytes)::bigint as bytes, sum(p.segments)::bigint as segments,

@@ -257,7 +257,7 @@ def test_interrupted_in_the_middle_of_a_load(dsn: str, topic: str, conn: psycopg
 
 def test_a_lost_server_is_told_with_what_was_confirmed(dsn: str, topic: str, admin_dsn: str) -> None:
     """Records go by many batches; the sessions are ended under way and no new ones are let in."""
-    command = [*PGQ, "produce", topic]
+    command = [*PGQ, "produce", topic, "--timeout", "2"]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
     with (
         psycopg.connect(admin_dsn, autocommit=True) as watcher,

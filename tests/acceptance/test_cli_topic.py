@@ -137,6 +137,7 @@ def test_what_is_there_and_what_is_not(dsn: str) -> None:
         assert "nowhere" in refusal("topic", *command, "nowhere", PGQ_DSN=dsn)
     assert "nothing was changed" in ok("topic", "delete", "nowhere", "--if-exists", PGQ_DSN=dsn)
     assert "nonsense" in refusal("topic", "create", "other", "-c", "nonsense=1", PGQ_DSN=dsn)
+    assert "segment.bytes" in refusal("topic", "create", "other", "-c", "segment.bytes=much", PGQ_DSN=dsn)
     assert "a b" in refusal("topic", "create", "a b", PGQ_DSN=dsn)
 
 
@@ -145,7 +146,7 @@ def test_what_is_there_and_what_is_not(dsn: str) -> None:
     [
         ["create", "orders", "-p", "0"],
         ["create", "orders", "-c", "segment.bytes"],
-        ["create", "orders", "-c", "segment.bytes=much"],
+        ["create", "orders", "-c", "=1"],
         ["alter", "orders"],
         ["alter", "orders", "-c", "a=1", "--delete-config", "a"],
         ["list", "-o", "xml"],

@@ -27,10 +27,16 @@ from pgq import errors
 from pgq.cli.dev import dev
 from pgq.config import Settings
 from pgq.schema.files import sql_folder
+from pgq.telemetry import PRODUCER_METRICS
 
 ROOT = Path(pgq.__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
-PAGES = [ROOT / "README.md", ROOT / "docs" / "tutorial.md", *sorted(REFERENCE.glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "docs" / "tutorial.md",
+    ROOT / "docs" / "howto" / "hot-keys.md",
+    *sorted(REFERENCE.glob("*.md")),
+]
 PGQ = (sys.executable, "-c", "from pgq.cli import app; app()")
 TYPES = {"timestamp with time zone": "timestamptz", "integer": "int"}
 
@@ -93,6 +99,7 @@ def test_pages_have_examples() -> None:
     languages = {page.name: {block.language for block in blocks(page)} for page in PAGES}
     assert {"python", "sql"} <= languages["README.md"]
     assert {"python", "sql", "console"} <= languages["tutorial.md"]
+    assert {"python", "sql"} <= languages["hot-keys.md"]
 
 
 @pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]), ids=lambda page: page.name)
@@ -135,9 +142,11 @@ def test_errors() -> None:
 
 def test_topic_configuration(conn: psycopg.Connection[Any]) -> None:
     rows = table(REFERENCE / "topic-config.md", "Key")
-    documented = {key: tuple(map(int, row[1:4])) for key, row in rows.items()}
-    found = conn.execute("select key, default_value, minimum, maximum from pgq.topic_config").fetchall()
-    assert documented == {key: tuple(values) for key, *values in found}
+    found = conn.execute(
+        "select key, default_value #>> '{}', coalesce(array_to_string(choices, ', '), minimum || ' to ' || maximum)"
+        " from pgq.topic_config"
+    ).fetchall()
+    assert {key: (row[1], row[2]) for key, row in rows.items()} == {key: (a, b) for key, a, b in found}
 
 
 def as_documented(signature: str) -> str:
@@ -198,6 +207,11 @@ def test_options_of_the_clients(heading: str, client: type[Any]) -> None:
             assert default == "none"
         else:
             assert ast.literal_eval(default) == parameter.default
+
+
+def test_metrics_of_a_producer() -> None:
+    rows = table(REFERENCE / "configuration.md", "Metric")
+    assert rows == {m.name: [f"`{m.name}`", m.kind, m.unit, m.description] for m in PRODUCER_METRICS}
 
 
 def test_variables_of_the_environment() -> None:

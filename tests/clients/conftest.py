@@ -154,6 +154,14 @@ def clients_and_application(request: pytest.FixtureRequest, dsn: str) -> tuple[C
 
 
 @pytest.fixture
+def any_time(conn: Connection) -> None:
+    """Topics take timestamps from the future."""
+    conn.execute(
+        "update pgq.topic_config set default_value = '9000000000000000' where key = 'message.timestamp.after.max.ms'"
+    )
+
+
+@pytest.fixture
 def topic(conn: Connection) -> str:
     """A topic of one partition."""
     conn.execute("select pgq.create_topic('orders')")

@@ -11,7 +11,14 @@ from tests.plugins.sessions import Connection, value
 
 from .conftest import Clients
 
-DEFAULTS = {"max.message.bytes": 1048576, "segment.bytes": 134217728}
+DEFAULTS = {
+    "compression.type": "producer",
+    "max.message.bytes": 1048576,
+    "message.timestamp.after.max.ms": 3600000,
+    "message.timestamp.type": "CreateTime",
+    "min.insync.replicas": 1,
+    "segment.bytes": 134217728,
+}
 
 
 async def test_life_of_a_topic(clients: Clients) -> None:

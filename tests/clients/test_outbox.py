@@ -22,6 +22,7 @@ import pgq
 from pgq import RecordMetadata, errors
 from pgq.core.partitioner import partition_for_key
 from tests.plugins.sessions import Connection, append_locks, rows
+from tests.plugins.sessions import call as call_sql
 
 from .applications import KINDS, Undo, async_engine, django_database, engine
 
@@ -138,6 +139,7 @@ async def test_transaction_that_wrote_nothing_else(application: Any, conn: Conne
 
 
 async def test_everything_of_a_record_is_kept(application: Any, dsn: str, conn: Connection, wide_topic: str) -> None:
+    call_sql(conn, "alter_topic_config", name=wide_topic, config='{"message.timestamp.after.max.ms": 9000000000000000}')
     conn.execute("select pgq.create_topic('other')")
     sent: list[dict[str, Any]] = [
         {
@@ -287,7 +289,7 @@ def test_unknown_connection_and_options_are_refused(session: Session) -> None:
     with pytest.raises(errors.InvalidRequestError, match="connection is a object"):
         pgq.outbox(object())
     with pytest.raises(errors.InvalidRequestError, match="partitioner"):
-        pgq.outbox(session, partitioner="crc32")
+        pgq.outbox(session, partitioner="random")
     with pytest.raises(errors.InvalidRequestError, match="value_serializer"):
         pgq.outbox(session, value_serializer="xml")
 
@@ -295,6 +297,52 @@ def test_unknown_connection_and_options_are_refused(session: Session) -> None:
 def test_importing_pgq_imports_no_framework() -> None:
     code = "import sys, pgq; sys.exit(bool({'sqlalchemy', 'django', 'psycopg2'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# what a topic's configuration asks for
+
+
+def test_partitions_by_crc32(session: Session, conn: Connection, wide_topic: str) -> None:
+    by_crc32, by_murmur2 = pgq.outbox(session, partitioner="crc32"), pgq.outbox(session)
+    keys = [b"key %d" % n for n in range(20)]
+    sent = {
+        partitioner: [outbox.send(wide_topic, b"v", key=key) for key in keys]
+        for partitioner, outbox in (("crc32", by_crc32), ("murmur2", by_murmur2))
+    }
+    session.commit()
+    chosen = {name: [delivery.result().partition for delivery in deliveries] for name, deliveries in sent.items()}
+    assert chosen == {name: [partition_for_key(key, 3, name) for key in keys] for name in sent}
+    assert chosen["crc32"] != chosen["murmur2"]
+
+
+def test_timestamps_of_the_topic(session: Session, conn: Connection, topic: str) -> None:
+    call_sql(conn, "create_topic", name="stamped", config='{"message.timestamp.type": "LogAppendTime"}')
+    outbox = pgq.outbox(session)
+    outbox.send("stamped", b"v", timestamp_ms=5)
+    outbox.send(topic, b"v", timestamp_ms=5)
+    session.commit()
+    ages = {
+        name: rows(conn, "select clock_timestamp() - timestamp < '1 min' from pgq.fetch(%s, 0, 0)", name)
+        for name in ("stamped", topic)
+    }
+    assert ages == {"stamped": [(True,)], topic: [(False,)]}
+    outbox.send(topic, b"v", timestamp_ms=253_402_300_799_999)
+    with pytest.raises(errors.InvalidTimestampError):
+        session.commit()
+
+
+def test_min_insync_replicas(session: Session, conn: Connection) -> None:
+    """As for pgq.produce: what the application's commit does not wait for is not asked for."""
+    call_sql(conn, "create_topic", name="safe", config='{"min.insync.replicas": 2}')
+    outbox = pgq.outbox(session)
+    outbox.send("safe", b"refused")
+    with pytest.raises(errors.NotEnoughReplicasError):
+        session.commit()
+    session.rollback()
+    session.execute(sqlalchemy.text("set local synchronous_commit = local"))
+    outbox.send("safe", b"v")
+    session.commit()
+    assert rows(conn, "select pgq.log_end_offset('safe', 0), pgq.high_watermark('safe', 0)") == [(1, 0)]
 
 
 # psycopg and asyncpg

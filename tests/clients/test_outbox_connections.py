@@ -14,6 +14,7 @@ import pgq
 from pgq import RecordMetadata, TopicPartition, errors
 from pgq.core.partitioner import partition_for_key
 from tests.plugins.sessions import Connection, append_locks, rows
+from tests.plugins.sessions import call as call_sql
 
 from .applications import KINDS, Undo, async_engine, call, django_database, engine, opened
 
@@ -83,7 +84,8 @@ async def test_a_savepoint_decides(application: Any, dsn: str, conn: Connection,
     assert accounts(conn) == [2]
 
 
-async def test_everything_of_a_record_is_kept(application: Any, dsn: str, wide_topic: str) -> None:
+async def test_everything_of_a_record_is_kept(application: Any, dsn: str, conn: Connection, wide_topic: str) -> None:
+    call_sql(conn, "alter_topic_config", name=wide_topic, config='{"message.timestamp.after.max.ms": 9000000000000000}')
     sent: list[dict[str, Any]] = [
         {
             "value": b"v",

@@ -170,8 +170,8 @@ async def test_producers_leave_no_setting_behind(world: str, pooled_dsn: str, to
         try:
             left = {
                 c.execute(
-                    "select name, setting from pg_settings where setting <> reset_val and name <> 'application_name'"
-                    " and name <> 'client_encoding'"
+                    "select name, setting from pg_settings where source = 'session' and setting <> reset_val"
+                    " and name not in ('application_name', 'client_encoding')"
                 ).fetchone()
                 for c in connections
             }

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -132,6 +133,7 @@ async def test_bytes_come_back_as_sent(clients: Clients, topic: str, key: bytes 
     assert (record.key, record.value, record.timestamp_type) == (key, payload, 0)
 
 
+@pytest.mark.usefixtures("any_time")
 async def test_random_records_come_back_as_sent(clients: Clients, topic: str) -> None:
     dice = random.Random(7)
     sent = [
@@ -168,6 +170,36 @@ async def test_key_decides_the_partition(clients: Clients, wide_topic: str) -> N
             assert (await (await producer.send(wide_topic, b"v", key=key, partition=2))).partition == 2
 
 
+async def test_crc32_decides_the_partition(clients: Clients, wide_topic: str) -> None:
+    keys = [b"", b"23456", b"hejsan", b"k" * 100, b"abc"]
+    expected = [crc32(key) % 3 for key in keys]
+    assert expected != [partition_for_key(key, 3) for key in keys]
+    async with clients.producer(partitioner="crc32") as producer:
+        assert [(await producer.send_and_wait(wide_topic, b"v", key)).partition for key in keys] == expected
+        future = await producer.send_many(wide_topic, [(b"v", key) for key in keys])
+        assert [metadata.partition for metadata in await future] == expected
+        assert {(await producer.send_and_wait(wide_topic, b"v")).partition for _ in range(12)} == {0, 1, 2}
+
+
+async def test_a_function_decides_the_partition(clients: Clients, wide_topic: str) -> None:
+    seen = []
+
+    def by_last_byte(key: bytes, partitions: int) -> int:
+        seen.append((key, partitions))
+        return key[-1] - 1 if key else partitions
+
+    async with clients.producer(partitioner=by_last_byte, key_serializer="str") as producer:
+        for key in ("a\x01", "ü\x03", "x" * 100 + "\x02"):
+            metadata = await producer.send_and_wait(wide_topic, b"v", key)
+            assert metadata.partition == ord(key[-1]) - 1
+            assert seen.pop() == (key.encode(), 3)
+        await producer.send_and_wait(wide_topic, b"v", "a\x01", partition=2)
+        await producer.send_and_wait(wide_topic, b"v")
+        assert seen == []
+        with pytest.raises(errors.InvalidRequestError, match="returned 3 for the key b''"):
+            await producer.send(wide_topic, b"v", "")
+
+
 async def test_records_without_a_key_are_spread_over_the_partitions(clients: Clients, wide_topic: str) -> None:
     async with clients.producer(linger_ms=0) as producer:
         used = {(await (await producer.send(wide_topic, b"v"))).partition for _ in range(12)}
@@ -175,6 +207,7 @@ async def test_records_without_a_key_are_spread_over_the_partitions(clients: Cli
 
 
 @pytest.mark.parametrize("timestamp_ms", [0, 1, 951_782_400_001, 1_709_210_096_789, YEAR_9999_MS])
+@pytest.mark.usefixtures("any_time")
 async def test_timestamp(clients: Clients, topic: str, timestamp_ms: int) -> None:
     async with clients.producer() as producer, clients.consumer(topic) as consumer:
         assert (await (await producer.send(topic, b"v", timestamp_ms=timestamp_ms))).timestamp == timestamp_ms

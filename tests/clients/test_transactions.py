@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from pgq import RecordMetadata, TopicPartition, errors
+from pgq import RecordMetadata, TopicPartition, errors, partition_for_key
 from tests.plugins.sessions import Connection, rows, value
 
 from .conftest import Clients, expect_nothing, read
@@ -44,6 +44,7 @@ async def test_records_are_visible_after_the_commit_only(
         await app.execute("select 1")
 
 
+@pytest.mark.usefixtures("any_time")
 async def test_everything_of_a_record_is_kept(clients_and_application: Both, wide_topic: str) -> None:
     clients, application = clients_and_application
     sent = [
@@ -66,13 +67,20 @@ async def test_everything_of_a_record_is_kept(clients_and_application: Both, wid
     ]
 
 
-async def test_serializers_and_partitioner_apply(clients_and_application: Both, wide_topic: str) -> None:
+@pytest.mark.parametrize("partitioner", ["murmur2", "crc32", lambda key, partitions: len(key) % partitions])
+async def test_serializers_and_partitioner_apply(
+    clients_and_application: Both, wide_topic: str, partitioner: Any
+) -> None:
     clients, application = clients_and_application
-    producer = clients.producer(key_serializer=str.encode, value_serializer=str.encode)
+    producer = clients.producer(key_serializer=str.encode, value_serializer=str.encode, partitioner=partitioner)
     async with producer, application() as app:
-        buffered = await (await producer.send(wide_topic, "v", key="a key"))
-        direct = await (await producer.send(wide_topic, "v", key="a key", connection=app.raw))
-    assert (direct.partition, direct.offset) == (buffered.partition, buffered.offset + 1)
+        for key in ("a key", "another", "", "k" * 100):
+            buffered = await (await producer.send(wide_topic, "v", key=key))
+            direct = await (await producer.send(wide_topic, "v", key=key, connection=app.raw))
+            assert buffered.partition == partition_for_key(key.encode(), 3, partitioner)
+            assert (direct.partition, direct.offset) == (buffered.partition, buffered.offset + 1)
+        chosen = await (await producer.send(wide_topic, "v", key="a key", partition=2, connection=app.raw))
+        assert chosen.partition == 2
 
 
 @pytest.mark.parametrize(

@@ -247,7 +247,7 @@ class ByFetch(Rule):
 
 
 class BySettle(Rule):
-    """The clients' rule written out: a window; where its first row is missing settle, and read the window again.
+    """The clients' rule written out: a window; where its first row is missing settle, and read the window again; flush.
 
     A row that settling saw may be gone by then, deleted: then once more, so that the log start is looked at again.
     """
@@ -279,6 +279,8 @@ class BySettle(Rule):
                 break
             records.append((offset, decode(value)))
             expected = offset + 1
+        if records:
+            conn.execute("select pgq._flush_reads(%s, false)", (ids[1],))
         return records, max(expected, low)
 
 

@@ -97,7 +97,6 @@ def test_watermark_kept_over_a_crash(own_dsn: str, own_server: EmbeddedServer) -
         assert kinds(scene.judge()) == set()
 
 
-@pytest.mark.xfail(strict=True, reason="readers are given records of asynchronous commits before these are flushed")
 @EVERY_RULE
 def test_asynchronous_commit_read_before_it_is_flushed(
     own_dsn: str, own_server: EmbeddedServer, rule: type[Rule]

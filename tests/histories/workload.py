@@ -12,7 +12,9 @@ Producers, one thread each unless said otherwise, partitions explicit, by key or
     joined   Producer with connection=, in a transaction of ours
     aclient  AsyncProducer, its own connections and with connection=
     child    `producer_process`, a process that is killed with -9
-Some of them commit with synchronous_commit = off. Readers of all partitions: Consumer, AsyncConsumer, plain pgq.fetch.
+The clients' own connections append idempotently, in batches of various sizes, compressed or not, and begin flushes
+again that a termination or a crash has interrupted. Some SQL producers commit with synchronous_commit = off. Readers of
+all partitions: Consumer, AsyncConsumer, plain pgq.fetch.
 """
 
 from __future__ import annotations
@@ -41,12 +43,14 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import pgq
+from pgq.core.compression import GZIP, LZ4, ZSTD, decompress
 
 from .checker import Crash, Event, Outcome, Poll, Report, Seek, Send, Truth, check
 
 TOPIC = "history"
 UNREADABLE = 10**18
 APPLICATION = "history producer"
+_MAGIC = {b"\x1f\x8b": GZIP, b"\x04\x22\x4d\x18": LZ4, b"\x28\xb5\x2f\xfd": ZSTD}
 ISOLATION_LEVELS = ("read committed", "repeatable read", "serializable")
 
 # what a producer may meet here: serialization failure, deadlock, lock not available, termination, crash, start-up
@@ -115,11 +119,24 @@ def encode(number: int, filler: int = 0) -> bytes:
 
 def decode(value: bytes | memoryview | None) -> int:
     """Read back what `encode` wrote; `UNREADABLE` for anything else, which the checker then reports as a phantom."""
-    head = bytes(value or b"").partition(b":")[0]
+    data = bytes(value or b"")
+    for magic, codec in _MAGIC.items():
+        if data.startswith(magic):  # SQL gives compressed values as they are
+            data = decompress(codec, data, 2**24)
     try:
-        return int(head)
+        return int(data.partition(b":")[0])
     except ValueError:
         return UNREADABLE
+
+
+def client_options(rng: random.Random) -> dict[str, Any]:
+    """Choose how a client sends: batches of whatever size, compressed or not."""
+    return {
+        "linger_ms": rng.choice((0, 2, 5)),
+        "batch_size": rng.choice((1_000, 1_048_576)),
+        "compression_type": rng.choice(("none", "gzip", "lz4", "zstd")),
+        "acks": rng.choice((1, "all")),
+    }
 
 
 @dataclass
@@ -497,7 +514,7 @@ class ClientProducer:
                 time.sleep(0.05)
 
     def _produce(self) -> None:
-        with pgq.Producer(self.dsn, linger_ms=self.rng.choice((0, 2, 5))) as producer:
+        with pgq.Producer(self.dsn, **client_options(self.rng)) as producer:
             conn = _connect(self.run, self.dsn) if self.joined else None
             for _ in range(self.rng.randint(5, 200)):
                 if not self.run.producing.is_set():
@@ -594,7 +611,7 @@ class AsyncClientProducer:
                 await asyncio.sleep(0.05)
 
     async def _produce(self) -> None:
-        async with pgq.AsyncProducer(self.dsn, linger_ms=self.rng.choice((0, 2, 5))) as producer:
+        async with pgq.AsyncProducer(self.dsn, **client_options(self.rng)) as producer:
             conn = await _asyncpg_connect(self.dsn)
             try:
                 for _ in range(self.rng.randint(5, 200)):

@@ -14,10 +14,14 @@ from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy
+from alembic.config import Config
 from psycopg import sql
 
+from alembic import command
 from pgq import Admin, errors, schema
 from pgq.config import SCHEMA_VERSION
+from pgq.schema.files import alembic_folder
 from tests.plugins.postgres import APPLICATION, Server
 
 ROOT = Path(schema.__file__).parents[2]
@@ -141,6 +145,27 @@ def test_an_older_schema_is_named(dsn: str, conn: psycopg.Connection[Any]) -> No
     ]
     with pytest.raises(errors.SchemaTooOldError, match="pgq db upgrade"):
         Admin(dsn).start()
+
+
+def test_a_function_of_an_older_signature_gives_way(empty_dsn: str) -> None:
+    """Left beside the new one it would make calls ambiguous."""
+    config = Config()
+    config.set_main_option("script_location", str(alembic_folder()))
+    engine = sqlalchemy.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(empty_dsn))
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("create schema pgq"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        connection.execute(
+            sqlalchemy.text(
+                "create function pgq.partition_for_key(key bytea, partitions int) returns int language sql return 7"
+            )
+        )
+    engine.dispose()
+    schema.upgrade(empty_dsn)
+    assert schema.check(empty_dsn) == []
+    with psycopg.connect(empty_dsn) as conn:
+        assert conn.execute("select pgq.partition_for_key('abc', 12)").fetchone() == (479470107 % 12,)
 
 
 def test_clients_say_that_there_is_no_schema(empty_dsn: str) -> None:

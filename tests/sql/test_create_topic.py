@@ -10,7 +10,14 @@ from psycopg.types.json import Jsonb
 
 from tests.plugins.sessions import ISOLATION_LEVELS, Connection, call, refused, rows, value
 
-DEFAULTS = {"max.message.bytes": 1048576, "segment.bytes": 134217728}
+DEFAULTS = {
+    "compression.type": "producer",
+    "max.message.bytes": 1048576,
+    "message.timestamp.after.max.ms": 3600000,
+    "message.timestamp.type": "CreateTime",
+    "min.insync.replicas": 1,
+    "segment.bytes": 134217728,
+}
 
 
 def describe(conn: Connection, name: str) -> tuple[Any, ...]:
@@ -105,6 +112,10 @@ BAD_CONFIGS = [
     pytest.param({"max.message.bytes": True}, id="boolean"),
     pytest.param({"max.message.bytes": [1]}, id="array"),
     pytest.param({"max.message.bytes": {"a": 1}}, id="object"),
+    pytest.param({"compression.type": "snappy"}, id="unknown word"),
+    pytest.param({"compression.type": 1}, id="number for a word"),
+    pytest.param({"message.timestamp.type": "createtime"}, id="word in another case"),
+    pytest.param({"message.timestamp.type": ["CreateTime"]}, id="array for a word"),
     pytest.param({"segment.bytes": 2**20, "max.message.bytes": False}, id="one of two"),
     pytest.param({"nope": None}, id="unknown key with null"),
     pytest.param([], id="array for the whole"),
@@ -133,9 +144,12 @@ def test_null_config_is_refused(conn: Connection, config: str | None) -> None:
         ({"max.message.bytes": 1}, {"max.message.bytes": 1}),
         ({"max.message.bytes": 104857600}, {"max.message.bytes": 104857600}),
         ({"segment.bytes": 2**20}, {"segment.bytes": 2**20}),
+        ({"compression.type": "zstd"}, {"compression.type": "zstd"}),
+        ({"message.timestamp.type": "LogAppendTime"}, {"message.timestamp.type": "LogAppendTime"}),
+        ({"min.insync.replicas": 3}, {"min.insync.replicas": 3}),
     ],
 )
-def test_good_config(conn: Connection, config: dict[str, Any], expected: dict[str, int]) -> None:
+def test_good_config(conn: Connection, config: dict[str, Any], expected: dict[str, Any]) -> None:
     call(conn, "create_topic", name="orders", config=Jsonb(config))
     assert describe(conn, "orders")[2] == DEFAULTS | expected
 

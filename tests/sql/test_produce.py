@@ -81,8 +81,30 @@ def test_timestamp_is_now_unless_given(conn: Connection, topic: str) -> None:
 )
 def test_timestamp_is_kept_to_the_millisecond(conn: Connection, topic: str, given: str, stored: datetime) -> None:
     conn.execute("set timezone = 'UTC'")
+    conn.execute(
+        f"select pgq.alter_topic_config('{topic}', '{{\"message.timestamp.after.max.ms\": 9000000000000000}}')"
+    )
     call(conn, "produce", topic=topic, value=b"v", timestamp=given)
     assert only_record(conn, topic)["timestamp"] == stored
+
+
+def test_timestamp_too_far_ahead_is_refused(conn: Connection, topic: str) -> None:
+    now = value(conn, "select clock_timestamp()")
+    for given in ({"timestamp": now + timedelta(minutes=59)}, {"timestamp": now - timedelta(days=9)}):
+        call(conn, "produce", topic=topic, value=b"v", **given)
+    with refused("PQ017"):
+        call(conn, "produce", topic=topic, value=b"v", timestamp=now + timedelta(minutes=61))
+    call(conn, "alter_topic_config", name=topic, config='{"message.timestamp.after.max.ms": 0}')
+    with refused("PQ017"):
+        call(conn, "produce", topic=topic, value=b"v", timestamp=now + timedelta(minutes=1))
+    call(conn, "produce", topic=topic, value=b"v")
+
+
+def test_log_append_time(conn: Connection, topic: str) -> None:
+    call(conn, "alter_topic_config", name=topic, config='{"message.timestamp.type": "LogAppendTime"}')
+    before = value(conn, "select date_trunc('milliseconds', clock_timestamp())")
+    call(conn, "produce", topic=topic, value=b"v", timestamp="1999-01-01")
+    assert before <= only_record(conn, topic)["timestamp"] <= value(conn, "select clock_timestamp()")
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,9 @@ ATTEMPTS = [
     ("select * from pgq.list_topics()", EVERYBODY),
     ("select * from pgq.describe_topic('orders')", EVERYBODY),
     ("select pgq.partition_for_key('k', 3)", EVERYBODY),
+    ("select pgq.partition_for_key('k', 3, p) from unnest(array['crc32', 'murmur2']) p", EVERYBODY),
+    ("select pgq.compound_key('k', 3), pgq.compound_keys('k', 3, 3, 'crc32')", EVERYBODY),
+    ("select * from pgq.split_compound_key('k#salt=1')", EVERYBODY),
     ("select * from pgq.produce('orders', 'v', key => 'k')", "producer admin"),
     (
         "select * from pgq.produce('wide', 'v', header_keys => '{a}', header_values => '{b}', partition => 2)",

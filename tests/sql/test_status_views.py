@@ -105,6 +105,20 @@ def test_skew(conn: Connection, wide_topic: str) -> None:
     assert float(value(conn, "select skew from pgq.topic_status")) == 4.0
 
 
+def test_skew_is_of_the_records_that_are_left(conn: Connection, wide_topic: str) -> None:
+    for partition, count in enumerate((6, 2, 2, 2, 2)):
+        for _ in range(count):
+            call(conn, "produce", topic=wide_topic, value=b"v", partition=partition)
+    assert float(value(conn, "select skew from pgq.topic_status")) == 2.14  # 6 / 2.8
+    call(conn, "delete_records", topic=wide_topic, partition=0, offset=4)
+    assert float(value(conn, "select skew from pgq.topic_status")) == 1.0
+    for partition in range(1, 5):
+        call(conn, "delete_records", topic=wide_topic, partition=partition, offset=-1)
+    assert float(value(conn, "select skew from pgq.topic_status")) == 5.0
+    call(conn, "delete_records", topic=wide_topic, partition=0, offset=-1)
+    assert value(conn, "select skew from pgq.topic_status") is None
+
+
 def test_topics_in_creation_are_shown(conn: Connection) -> None:
     conn.execute("select pgq.create_topic_step('big', 60)")
     assert rows(conn, "select topic, state, partitions, records from pgq.topic_status") == [("big", "creating", 60, 0)]

@@ -30,16 +30,21 @@ def accumulator(batch_size: int = 1000, clock: Clock | None = None) -> Accumulat
 
 
 def row(value: bytes = b"") -> Row:
-    return (0, None, value, ())
+    return (0, None, value, (), 0)
 
 
 def add(
-    buffer: Accumulator, topic_id: int, partition: int, size: int, record: Row = (0, None, b"", ())
+    buffer: Accumulator,
+    topic_id: int,
+    partition: int,
+    size: int,
+    record: Row = (0, None, b"", (), 0),
+    acks: str = "all",
 ) -> tuple[Batch, PartitionBatch, int, bool]:
     """Buffer a record; partition 7 of topic 2 has the id 2007."""
     partition_ids = tuple(range(topic_id * 1000, topic_id * 1000 + 1000))
-    known = TopicMetadata(f"topic {topic_id}", topic_id, partition_ids, 1_048_576, 0.0)
-    return buffer.add(known, partition, record, size)
+    known = TopicMetadata(f"topic {topic_id}", topic_id, partition_ids, 1_048_576, "producer", 3_600_000, 0.0)
+    return buffer.add(known, partition, record, size, acks)
 
 
 def test_nothing_is_ready_when_nothing_is_buffered() -> None:
@@ -125,5 +130,17 @@ def test_bytes_are_counted_until_the_batch_is_done() -> None:
 def test_headers_are_noted() -> None:
     buffer = accumulator()
     _, plain, _, _ = add(buffer, 1, 0, 10)
-    _, headed, _, _ = add(buffer, 1, 1, 10, (0, None, None, (("h", None),)))
+    _, headed, _, _ = add(buffer, 1, 1, 10, (0, None, None, (("h", None),), 0))
     assert (plain.has_headers, headed.has_headers) == (False, True)
+
+
+def test_other_acks_begin_another_batch() -> None:
+    buffer = accumulator()
+    first = add(buffer, 1, 0, 10, acks="1")[0]
+    second, _, _, wake = add(buffer, 1, 0, 10, acks="all")
+    assert second is not first
+    assert wake, "the first is ready now"
+    assert buffer.first() is first
+    assert buffer.wait_s(0) == 0
+    assert [batch.acks for batch in buffer.force()] == ["1", "all"]
+    assert add(buffer, 1, 0, 10, acks="all")[0] is not second, "in order, though the acks are the same"

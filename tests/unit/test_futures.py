@@ -13,7 +13,7 @@ from pgq.types import RecordMetadata
 
 
 def delivery(done: threading.Event) -> tuple[Batch, Delivery]:
-    batch = Batch(done, 0)
+    batch = Batch(done, 0, "all")
     part = PartitionBatch("t", 1, 2)
     part.rows.append((1000, None, b"v", ()))
     part.offsets = (7,)

@@ -38,7 +38,7 @@ def test_deliverable_agrees_with_the_rule(window: tuple[list[tuple[int]], int, i
 
 def test_nothing_is_delivered_of_nothing() -> None:
     assert deliverable([], 5, 100) == 0
-    assert decode("t", 0, [], None, None) == []
+    assert decode("t", 0, [], None, None, 100) == []
 
 
 def test_decode() -> None:
@@ -47,7 +47,7 @@ def test_decode() -> None:
         (6, 2000, None, None, None, None, None),
         (7, 3000, b"", b"[]", [], [], None),
     ]
-    assert decode("t", 3, rows, bytes.decode, json.loads) == [
+    assert decode("t", 3, rows, bytes.decode, json.loads, 100) == [
         ConsumerRecord("t", 3, 4, 1000, 0, "k", {"a": 1}, (("h", b"1"), ("h", b"2"), ("n", None))),
         ConsumerRecord("t", 3, 6, 2000, 0, None, None, ()),
         ConsumerRecord("t", 3, 7, 3000, 0, "", [], ()),
@@ -55,6 +55,6 @@ def test_decode() -> None:
 
 
 def test_decode_without_deserializers_keeps_the_bytes() -> None:
-    (record,) = decode("t", 0, [(0, 0, b"k", b"v", None, None, None)], None, None)
+    (record,) = decode("t", 0, [(0, 0, b"k", b"v", None, None, None)], None, None, 100)
     assert isinstance(record, ConsumerRecord)
     assert (record.key, record.value, record.headers) == (b"k", b"v", ())

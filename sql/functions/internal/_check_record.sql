@@ -1,11 +1,13 @@
 -- Refuse a record that cannot be stored.
 --
--- limit_bytes  the topic's max.message.bytes
+-- limit_bytes   the topic's max.message.bytes
+-- after_max_ms  its message.timestamp.after.max.ms, or null if the record's timestamp does not count
 -- raises  PQ007 (MessageTooLargeError), PQ017 (InvalidTimestampError), PQ018 (InvalidRecordError)
 create or replace function pgq._check_record(
-    value bytea, key bytea, header_keys text[], header_values bytea[], "timestamp" timestamptz, limit_bytes bigint)
+    value bytea, key bytea, header_keys text[], header_values bytea[], "timestamp" timestamptz, limit_bytes bigint,
+    after_max_ms bigint)
 returns void
-language plpgsql immutable
+language plpgsql
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 declare
@@ -28,5 +30,6 @@ begin
         raise exception 'timestamp % is out of range', "timestamp"
             using errcode = 'PQ017', hint = 'Give a finite time from 1970-01-01 on.';
     end if;
+    perform pgq._check_timestamp("timestamp", after_max_ms);
 end
 $$;

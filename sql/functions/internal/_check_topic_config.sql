@@ -1,6 +1,6 @@
 -- Refuse configuration keys that have no effect here and values out of bounds; returns the config without null values.
 --
--- config  an object: key -> whole number, or null for the default
+-- config  an object: key -> whole number or word, as the key takes, or null for the default
 -- raises  PQ006 (InvalidConfigError)
 create or replace function pgq._check_topic_config(config jsonb)
 returns jsonb
@@ -10,6 +10,7 @@ as $$
 declare
     given record;
     known pgq.topic_config;
+    word text;
     result jsonb := '{}';
 begin
     if jsonb_typeof(config) is distinct from 'object' then
@@ -24,13 +25,21 @@ begin
                       hint = 'Known here: ' || (select string_agg(c.key, ', ' order by c.key) from pgq.topic_config c) || '.';
         end if;
         continue when jsonb_typeof(given.value) = 'null';
-        if (given.value #>> '{}') !~ '^-?[0-9]{1,18}$'
-           or (given.value #>> '{}')::bigint not between known.minimum and known.maximum then
-            raise exception 'bad value % for topic config %', given.value, quote_literal(given.key)
-                using errcode = 'PQ006',
-                      hint = format('Give a whole number from %s to %s.', known.minimum, known.maximum);
+        word := given.value #>> '{}';
+        if known.choices is not null then
+            if word <> all (known.choices) then
+                raise exception 'bad value % for topic config %', given.value, quote_literal(given.key)
+                    using errcode = 'PQ006', hint = format('Give one of %s.', array_to_string(known.choices, ', '));
+            end if;
+            result := result || jsonb_build_object(given.key, word);
+        else
+            if word !~ '^-?[0-9]{1,18}$' or word::bigint not between known.minimum and known.maximum then
+                raise exception 'bad value % for topic config %', given.value, quote_literal(given.key)
+                    using errcode = 'PQ006',
+                          hint = format('Give a whole number from %s to %s.', known.minimum, known.maximum);
+            end if;
+            result := result || jsonb_build_object(given.key, word::bigint);
         end if;
-        result := result || jsonb_build_object(given.key, (given.value #>> '{}')::bigint);
     end loop;
     return result;
 end

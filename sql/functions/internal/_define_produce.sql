@@ -19,6 +19,8 @@ declare
     topic pgq.topic;
     ids int[];
     one boolean;
+    replicas int := pgq._config_value(topic_id, 'min.insync.replicas')::int;
+    stamped boolean := pgq._config_value(topic_id, 'message.timestamp.type') = 'LogAppendTime';
 begin
     select t.* into strict topic from pgq.topic t where t.topic_id = _define_produce.topic_id;
     ids := array(select p.partition_id from pgq.partition p where p.topic_id = topic.topic_id and p.partition < topic.partitions order by p.partition);
@@ -33,6 +35,7 @@ declare
     covered pg_catalog.text;
     %2$s
 begin
+    %13$s
     %3$s
     "offset" := case when "timestamp" is null and header_keys is null and header_values is null
                       and coalesce(pg_catalog.octet_length(value), 0) operator(pg_catalog.+) coalesce(pg_catalog.octet_length(key), 0) operator(pg_catalog.<=) %4$s
@@ -46,7 +49,7 @@ begin
             if partition operator(pg_catalog.<) 0 or partition operator(pg_catalog.>) %5$s then
                 perform pgq._raise_unknown_partition(%10$L, partition);
             end if;
-            perform pgq._check_record(value, key, header_keys, header_values, "timestamp", %4$s);
+            perform pgq._check_record(value, key, header_keys, header_values, "timestamp", %4$s, %14$s);
             "offset" := pgq._take_offset(%11$s, %8$s);
         end if;
         covered := pg_catalog.current_setting(%9$s, true);
@@ -75,7 +78,11 @@ $procedure$,
         case when one then format('%L', 'pgq.covered_' || ids[1]) else $$pg_catalog.concat('pgq.covered_', id)$$ end,
         topic.name,
         case when one then ids[1]::text else 'id' end,
-        case when one then format('t%s_p0', topic_id) else format('t%s', topic_id) end);
+        case when one then format('t%s_p0', topic_id) else format('t%s', topic_id) end,
+        concat(case when stamped then '"timestamp" := null; ' end,
+               case when replicas > 1 then format($$if pg_catalog.current_setting('synchronous_commit') operator(pg_catalog.<>) all ('{off,local}'::pg_catalog.text[])
+                                                  then perform pgq._check_replicas(%s); end if;$$, replicas) end),
+        case when stamped then 'null' else pgq._config_value(topic_id, 'message.timestamp.after.max.ms') end);
     execute format('revoke all on procedure %s from public', pgq._produce_procedure(topic.name));
 end
 $define$;

@@ -11,11 +11,13 @@ language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 declare
-    anybody constant text[] := '{schema_version,list_topics,describe_topic,partition_for_key,murmur2,_topic_metadata}';
+    anybody constant text[] := '{schema_version,list_topics,describe_topic,_topic_metadata,partition_for_key,murmur2,crc32,compound_key,'
+                              'compound_keys,split_compound_key,_raise_unknown_partitioner,_check_sub_keys}';
     reading constant text[] := '{fetch,high_watermark,log_start_offset,log_end_offset,offsets_for_times,_text,_json,_headers_json,'
                                '_partition_progress,_partition_bytes}';
-    appending constant text[] := '{produce,produce_json,produce_batch,begin_append,upkeep,_append_records,_produce_procedure,_produce_target,_headers_object}';
-    consuming constant text[] := '{commit_offsets,committed_offsets,_settle,_segment_at,_partition_offsets}';
+    appending constant text[] := '{produce,produce_json,produce_batch,begin_append,begin_flush,init_producer,upkeep,_append_records,'
+                                 '_produce_procedure,_produce_target,_headers_object}';
+    consuming constant text[] := '{commit_offsets,committed_offsets,_settle,_flush_reads,_await_replicas,_segment_at,_partition_offsets}';
     managing constant text[] := '{create_topic,create_topic_step,add_partitions,add_partitions_step,delete_topic,delete_topic_step,'
                                 'alter_topic_config,delete_records,check_log}';
     grantee text;

@@ -1,0 +1,322 @@
+"""acks, standbys that stop and come back, and failovers: what was acknowledged is there, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgq import errors
+from pgq.embedded_cluster import EmbeddedCluster
+from tests.plugins.cluster import DATABASE, MakeCluster
+from tests.plugins.postgres import APPLICATION
+from tests.plugins.proxy import Loss, Proxy
+from tests.plugins.sessions import Connection, call, eventually, rows, value
+
+from .conftest import Clients, read
+from .test_lost_commits import QUICK, anomalies, flush_all, log
+
+
+@pytest.fixture(autouse=True)
+def no_connection_is_left() -> None:
+    """Not looked at here: the servers are the test's own."""
+
+
+@pytest.fixture
+def cluster_dsn(cluster: EmbeddedCluster) -> str:
+    return cluster.dsn(DATABASE, user=APPLICATION)
+
+
+@pytest.fixture
+def clients(request: pytest.FixtureRequest, world: str, cluster_dsn: str) -> Clients:
+    return Clients(world, cluster_dsn)
+
+
+@pytest.fixture(params=["sync", "async"])
+def world(request: pytest.FixtureRequest) -> str:
+    result: str = request.param
+    return result
+
+
+@pytest.fixture
+def boss(cluster: EmbeddedCluster) -> Iterator[Connection]:
+    """A superuser's session on the leader that waits for nobody."""
+    with psycopg.connect(cluster.leader.dsn(DATABASE), autocommit=True) as conn:
+        conn.execute("set synchronous_commit = local")
+        yield conn
+
+
+@pytest.fixture
+def topic(boss: Connection) -> str:
+    call(boss, "create_topic", name="orders", partitions=3)
+    return "orders"
+
+
+def waiting(boss: Connection) -> list[int]:
+    """The sessions that wait for standbys."""
+    return [pid for (pid,) in rows(boss, "select pid from pg_stat_activity where wait_event = 'SyncRep'")]
+
+
+def waits(boss: Connection) -> set[Any]:
+    """The transactions that wait for standbys."""
+    return set(rows(boss, "select pid, xact_start from pg_stat_activity where wait_event = 'SyncRep'"))
+
+
+def records(boss: Connection, topic: str) -> int:
+    result: int = value(boss, f"select count(*) from pgq_topic.{topic}")
+    return result
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    await asyncio.to_thread(eventually, condition)
+
+
+async def test_acks_all_wait_for_a_standby_and_no_other_acks_do(
+    clients: Clients, cluster: EmbeddedCluster, boss: Connection, topic: str
+) -> None:
+    async with clients.producer(**QUICK) as producer:
+        for follower in cluster.followers.values():
+            follower.pause()
+        for acks in (0, 1):
+            await producer.send_and_wait(topic, b"1", acks=acks)
+        future = await producer.send(topic, b"2")
+        await until(lambda: waiting(boss))
+        assert not future.done()
+        next(iter(cluster.followers.values())).resume()
+        await future
+        assert not waiting(boss)
+        for follower in cluster.followers.values():
+            follower.resume()
+    assert records(boss, topic) == 3
+
+
+async def test_standbys_that_stay_away(
+    clients: Clients, cluster: EmbeddedCluster, boss: Connection, topic: str
+) -> None:
+    for follower in cluster.followers.values():
+        follower.pause()
+    async with clients.producer(request_timeout_ms=500, retries=0, **QUICK) as producer:
+        started = time.monotonic()
+        future = await producer.send(topic, b"1")
+        with pytest.raises(errors.NotEnoughReplicasAfterAppendError) as caught:
+            await future
+        assert 0.4 < time.monotonic() - started < 5
+        assert caught.value.retriable
+        with pytest.raises(errors.NotEnoughReplicasAfterAppendError):
+            await producer.flush()
+        await until(lambda: not waiting(boss))
+    assert records(boss, topic) == 1, "on the leader, as the error says"
+    for follower in cluster.followers.values():
+        follower.resume()
+
+
+async def test_standbys_that_come_back_in_time(
+    clients: Clients, cluster: EmbeddedCluster, boss: Connection, topic: str
+) -> None:
+    """Attempt after attempt waits for the same records; none is appended twice, none is acknowledged before."""
+    async with clients.producer(request_timeout_ms=300, delivery_timeout_ms=60_000, **QUICK) as producer:
+        await producer.send_and_wait(topic, b"0", partition=0)
+        for follower in cluster.followers.values():
+            follower.pause()
+        futures = [await producer.send(topic, b"%d" % number, partition=0) for number in range(1, 4)]
+        seen: set[Any] = set()
+        await until(lambda: seen.update(waits(boss)) or len(seen) >= 3)  # type: ignore[func-returns-value]
+        assert not any(future.done() for future in futures)
+        for follower in cluster.followers.values():
+            follower.resume()
+        for future in futures:
+            await future
+    assert anomalies({0: [0, 1, 2, 3]}, log(boss, topic)) == {}
+
+
+async def test_a_wait_that_an_administrator_cancels_is_no_ack(
+    clients: Clients, cluster: EmbeddedCluster, boss: Connection, topic: str
+) -> None:
+    """The server commits, warns, and says COMMIT: both drivers must see the warning."""
+    for follower in cluster.followers.values():
+        follower.pause()
+    async with clients.producer(retries=0, **QUICK) as producer:
+        future = await producer.send(topic, b"1")
+        await until(lambda: waiting(boss))
+        for pid in waiting(boss):
+            boss.execute("select pg_cancel_backend(%s)", [pid])
+        with pytest.raises(errors.NotEnoughReplicasAfterAppendError, match="cut short"):
+            await future
+        with pytest.raises(errors.NotEnoughReplicasAfterAppendError):
+            await producer.flush()
+    assert records(boss, topic) == 1
+    for follower in cluster.followers.values():
+        follower.resume()
+
+
+async def test_a_wait_that_ends_with_its_session_is_no_ack(
+    clients: Clients, cluster: EmbeddedCluster, boss: Connection, topic: str
+) -> None:
+    for follower in cluster.followers.values():
+        follower.pause()
+    async with clients.producer(**QUICK) as producer:
+        future = await producer.send(topic, b"1")
+        await until(lambda: waiting(boss))
+        (first,) = waiting(boss)
+        boss.execute("select pg_terminate_backend(%s)", [first])
+        await until(lambda: set(waiting(boss)) - {first})
+        assert not future.done()
+        for follower in cluster.followers.values():
+            follower.resume()
+        await future
+    assert records(boss, topic) == 1
+
+
+async def test_min_insync_replicas(clients: Clients, cluster: EmbeddedCluster, boss: Connection, topic: str) -> None:
+    """One follower is enough for 2; with none nothing is appended; ANY 1 never makes 3 certain."""
+    one, other = cluster.followers.values()
+    options = {"retries": 0, "request_timeout_ms": 5000} | QUICK
+    call(boss, "alter_topic_config", name=topic, config=json.dumps({"min.insync.replicas": 2}))
+    one.stop()
+    async with clients.producer(**options) as producer:
+        await producer.send_and_wait(topic, b"1")
+        other.stop()
+        await until(lambda: value(boss, "select pgq._in_sync_replicas()") == 1)
+        with pytest.raises(errors.NotEnoughReplicasError) as caught:
+            await producer.send_and_wait(topic, b"2")
+        assert caught.value.retriable
+        for acks in (1, 0):
+            await producer.send_and_wait(topic, b"3", acks=acks)
+        with pytest.raises(errors.NotEnoughReplicasError):
+            await producer.flush()
+    with psycopg.connect(cluster.leader.dsn(DATABASE, user=APPLICATION), autocommit=True) as conn:
+        with pytest.raises(psycopg.Error) as refusal:
+            call(conn, "produce", topic=topic, value=b"2")
+        assert refusal.value.sqlstate == "PQ029"
+        conn.execute("set synchronous_commit = local")
+        call(conn, "produce", topic=topic, value=b"4")
+    assert records(boss, topic) == 4
+    one.start()
+    other.start()
+    await until(lambda: value(boss, "select pgq._in_sync_replicas()") == 2)
+    call(boss, "alter_topic_config", name=topic, config=json.dumps({"min.insync.replicas": 3}))
+    async with clients.producer(**options) as producer:
+        with pytest.raises(errors.NotEnoughReplicasError):
+            await producer.send_and_wait(topic, b"5")
+        with pytest.raises(errors.NotEnoughReplicasError):
+            await producer.flush()
+
+
+async def test_too_few_replicas_are_waited_for(
+    clients: Clients, cluster: EmbeddedCluster, boss: Connection, topic: str
+) -> None:
+    call(boss, "alter_topic_config", name=topic, config=json.dumps({"min.insync.replicas": 2}))
+    for follower in cluster.followers.values():
+        follower.stop()
+    await until(lambda: value(boss, "select pgq._in_sync_replicas()") == 1)
+    async with clients.producer(**QUICK) as producer:
+        future = await producer.send(topic, b"1")
+        for follower in cluster.followers.values():
+            follower.start()
+        await future
+    assert records(boss, topic) == 1
+
+
+async def test_lost_answers_while_standbys_stall(
+    clients: Clients, cluster: EmbeddedCluster, boss: Connection, topic: str, make_proxy: Callable[[str], Proxy]
+) -> None:
+    """Commits are lost, and the standbys stop and go on meanwhile: once, in order, and no ack without a standby."""
+    dsn = cluster.leader.dsn(DATABASE, user=APPLICATION)
+    proxy = make_proxy(dsn)
+    proxy.plan = lambda number: (Loss.REPLY, Loss.BLIND, None)[number % 3]
+    stop = asyncio.Event()
+
+    async def stall() -> None:
+        while not stop.is_set():
+            for follower in cluster.followers.values():
+                follower.pause()
+            await until(lambda: waiting(boss) or stop.is_set())
+            for follower in cluster.followers.values():
+                follower.resume()
+            await until(lambda: not waiting(boss) or stop.is_set())
+
+    nemesis = asyncio.create_task(stall())
+    options = {"request_timeout_ms": 1000, "delivery_timeout_ms": 60_000} | QUICK
+    async with clients.producer(dsn=proxy.dsn(dsn), **options) as producer:
+        sent, said = await flush_all(producer, topic, 150)
+    stop.set()
+    await nemesis
+    found = log(boss, topic)
+    assert anomalies(sent, found) == {}
+    for number, metadata in enumerate(said):
+        assert (metadata.offset, number) in found[metadata.partition]
+    assert len(proxy.lost) >= 100
+
+
+@pytest.mark.parametrize("world", ["async"])
+async def test_failover_keeps_what_was_acknowledged(
+    clients: Clients, make_cluster: MakeCluster, cluster: EmbeddedCluster, boss: Connection, topic: str
+) -> None:
+    """The leader is killed under load again and again; the follower that has the most takes over."""
+    acknowledged: dict[int, Any] = {}
+    numbers = iter(range(10**9))
+    stop = asyncio.Event()
+
+    async def load(producer: Any, partition: int) -> None:
+        while not stop.is_set():
+            batch = [next(numbers) for _ in range(20)]
+            futures = [await producer.send(topic, b"%d" % number, partition=partition) for number in batch]
+            for number, future in zip(batch, futures, strict=True):
+                acknowledged[number] = await future
+
+    boss.close()
+    async with clients.producer(linger_ms=1) as producer:
+        loads = [asyncio.create_task(load(producer, partition)) for partition in range(3)]
+        for _ in range(10):
+            enough = len(acknowledged) + 200
+            await asyncio.to_thread(eventually, lambda enough=enough: len(acknowledged) >= enough)
+            cluster.leader.kill()
+            old = next(name for name, server in cluster.servers.items() if server is cluster.leader)
+            await asyncio.to_thread(cluster.promote, cluster.most_advanced())
+            await asyncio.to_thread(cluster.rebuild, old)
+            await asyncio.to_thread(cluster.wait_until_streaming, 2)
+        stop.set()
+        await asyncio.gather(*loads)
+    async with clients.consumer(topic) as consumer:
+        there = {(r.partition, r.offset): int(r.value) for r in await read(consumer, len(acknowledged))}
+    assert {(m.partition, m.offset): number for number, m in acknowledged.items()} == there
+    with psycopg.connect(cluster.dsn(DATABASE), autocommit=True) as conn:
+        sent: dict[int, list[int]] = {}
+        for number, metadata in acknowledged.items():
+            sent.setdefault(metadata.partition, []).append(number)
+        assert anomalies({p: sorted(n) for p, n in sent.items()}, log(conn, topic)) == {}
+
+
+@pytest.mark.parametrize("reader", ["consumer", "sql"])
+async def test_nothing_is_shown_that_a_failover_could_take_back(
+    clients: Clients, cluster: EmbeddedCluster, boss: Connection, topic: str, reader: str
+) -> None:
+    """With min.insync.replicas = 2 a record that only the leader has is not read, whatever its acks."""
+    call(boss, "alter_topic_config", name=topic, config=json.dumps({"min.insync.replicas": 2}))
+    async with clients.producer(**QUICK) as producer, clients.consumer(topic) as consumer:
+
+        async def poll() -> list[bytes]:
+            if reader == "sql":
+                return [v for (v,) in rows(boss, "select value from pgq.fetch(%s, 0, %s)", topic, len(seen))]
+            return [r.value for batch in (await consumer.getmany(timeout_ms=100)).values() for r in batch]
+
+        seen: list[bytes] = []
+        await producer.send_and_wait(topic, b"1", partition=0)
+        while len(seen) < 1:
+            seen += await poll()
+        for follower in cluster.followers.values():
+            follower.pause()
+        await producer.send_and_wait(topic, b"2", partition=0, acks=1)
+        for _ in range(3):
+            assert await poll() == []
+        assert records(boss, topic) == 2
+        for follower in cluster.followers.values():
+            follower.resume()
+        while len(seen) < 2:
+            seen += await poll()
+        assert seen == [b"1", b"2"]
