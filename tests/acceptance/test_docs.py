@@ -35,6 +35,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "docs" / "tutorial.md",
     ROOT / "docs" / "howto" / "hot-keys.md",
+    ROOT / "docs" / "howto" / "outbox.md",
     *sorted(REFERENCE.glob("*.md")),
 ]
 PGQ = (sys.executable, "-c", "from pgq.cli import app; app()")
@@ -100,6 +101,7 @@ def test_pages_have_examples() -> None:
     assert {"python", "sql"} <= languages["README.md"]
     assert {"python", "sql", "console"} <= languages["tutorial.md"]
     assert {"python", "sql"} <= languages["hot-keys.md"]
+    assert languages["outbox.md"] == {"python", "text"}
 
 
 @pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]), ids=lambda page: page.name)
