@@ -24,7 +24,7 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from bench import acks, append, fetch, growth, hotkeys, memory, produce, segments, sending, tail
+from bench import acks, append, fetch, growth, hotkeys, memory, park, produce, segments, sending, tail
 from bench.harness import SCHEMA, Bench, Figure
 from pgq import schema
 from pgq.embedded import EmbeddedServer, find_binaries
@@ -33,6 +33,7 @@ BENCHMARKS = {
     "append": append.run,
     "fetch": fetch.run,
     "produce": produce.run,
+    "park": park.run,
     "segments": segments.run,
     "growth": growth.run,
     "tail": tail.run,

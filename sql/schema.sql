@@ -460,6 +460,17 @@ create function pgq._offsets_behind(of_partition integer DEFAULT NULL::integer)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._offsets_behind(integer) from public;
 
+create function pgq._park(topic_ids integer[], OUT held integer[], OUT busy boolean)
+    returns record
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._park(integer[]) from public;
+
+create function pgq._park_key(topic_id integer)
+    returns bigint
+    language sql immutable strict;
+revoke execute on function pgq._park_key(integer) from public;
+
 create function pgq._partition(topic text, partition integer)
     returns pgq.partition
     language plpgsql stable
@@ -579,11 +590,11 @@ create function pgq._settle(partition_id integer, "offset" bigint, OUT next_offs
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._settle(integer,bigint) from public;
 
-create function pgq._take_offset(partition_id integer, sequence regclass)
+create function pgq._take_offset(topic_id integer, partition_id integer, sequence regclass)
     returns bigint
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
-revoke execute on function pgq._take_offset(integer,regclass) from public;
+revoke execute on function pgq._take_offset(integer,integer,regclass) from public;
 
 create function pgq._text(bytes bytea)
     returns text
@@ -602,11 +613,23 @@ create function pgq._topic_metadata(topic text, OUT topic_id integer, OUT partit
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._topic_metadata(text) from public;
 
+create function pgq._unpark(held integer[], notified boolean)
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._unpark(integer[],boolean) from public;
+
 create function pgq._view_name(topic_id integer, name text)
     returns text
     language sql immutable
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._view_name(integer,text) from public;
+
+create function pgq._wake(topic_id integer)
+    returns boolean
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._wake(integer) from public;
 
 create function pgq.add_partitions(name text, partitions integer)
     returns pgq.topic_description

@@ -71,6 +71,7 @@ begin
     if to_regclass('pgq.topic_status') is not null then
         drop view pgq.topic_status;
         drop function pgq._config_value(int, text);
+        drop function pgq._take_offset(int, regclass);
         drop function pgq._topic_metadata(text);
         drop function pgq._check_record(bytea, bytea, text[], bytea[], timestamptz, bigint);
     end if;

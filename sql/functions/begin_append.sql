@@ -5,7 +5,7 @@
 -- returns a row a partition: its offsets, ascending but maybe with gaps, and whether upkeep is due (pgq.upkeep)
 -- transaction  joins the caller's, which must insert in the same one and at the same savepoint level or below it:
 --              after ROLLBACK TO a savepoint before this call the offsets are void. Works in every isolation level
--- locks   APPEND, shared: once a transaction and partition, until its end
+-- locks   APPEND and PARK, shared: once a transaction and partition, until its end
 -- raises  PQ002 (UnknownPartitionError) if one does not exist, PQ023 (InvalidRequestError) for more than 100
 create or replace function pgq.begin_append(topic_ids int[], partitions int[], counts int[])
 returns table (topic_id int, partition int, partition_id int, offsets bigint[], upkeep_due boolean)
@@ -37,10 +37,11 @@ begin
     loop
         found_partitions := found_partitions + 1;
         mark := ',' || part.partition_id || ',';
-        -- pgq._append_key and pgq._next_offset, written out, and as one expression, which needs no executor: a flush
+        -- pgq._append_key, pgq._next_offset and pgq._park_key, written out, and as one expression, which needs no executor: a flush
         -- touches up to 100 partitions
         locked := coalesce(strpos(current_setting('pgq.append', true), mark), 0) > 0
             or (pg_advisory_xact_lock_shared((23::bigint << 58) | (part.partition_id::bigint << 40) | ((coalesce(pg_sequence_last_value(part.sequence), -1) + 1) & 1099511627775)) is not null
+                and (pg_try_advisory_xact_lock_shared((24::bigint << 58) | part.topic_id) or pgq._wake(part.topic_id))
                 and set_config('pgq.append', concat(current_setting('pgq.append', true), mark), true) is not null);
         offsets := array(select nextval(part.sequence) from generate_series(1, part.count));
         upkeep_due := offsets[part.count] >= part.half;

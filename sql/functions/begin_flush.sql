@@ -14,7 +14,7 @@
 --         the flush is in the log already, with these offsets: commit without inserting. Then the commit waits as the
 --         first attempt's should have; and the rotation to give with the next flush
 -- transaction  joins the caller's, READ COMMITTED, which is for this flush alone: its synchronous_commit is set
--- locks   APPEND, shared, a partition; the producer's row, shared, with a producer_epoch
+-- locks   APPEND and PARK, shared, a partition; the producer's row, shared, with a producer_epoch
 -- raises  PQ002 (UnknownPartitionError), PQ017 (InvalidTimestampError), PQ023 (InvalidRequestError),
 --         PQ029 (NotEnoughReplicasError), PQ031 (ProducerFencedError), PQ032 (UnknownProducerIdError)
 create or replace function pgq.begin_flush(

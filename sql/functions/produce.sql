@@ -10,7 +10,7 @@
 --                every isolation level
 -- raises  PQ001 (UnknownTopicError), PQ002 (UnknownPartitionError), PQ007 (MessageTooLargeError),
 --         PQ017 (InvalidTimestampError), PQ018 (InvalidRecordError)
--- locks   APPEND, shared: once a transaction and partition, until its end
+-- locks   APPEND and PARK, shared: once a transaction and partition, until its end
 --
 -- With a transaction a record every expression counts, hence the short call, and names in full instead of a search_path.
 create or replace function pgq.produce(

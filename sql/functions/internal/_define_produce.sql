@@ -42,7 +42,8 @@ begin
                       and partition operator(pg_catalog.>=) 0 and partition operator(pg_catalog.<=) %5$s
                       and (pg_catalog.strpos(pg_catalog.current_setting('pgq.append', true), %6$s) operator(pg_catalog.>) 0
                            or pg_catalog.pg_advisory_xact_lock_shared(%7$s operator(pg_catalog.|) ((coalesce(pg_catalog.pg_sequence_last_value(%8$s), -1) operator(pg_catalog.+) 1) operator(pg_catalog.&) 1099511627775)) is not null
-                          and pg_catalog.set_config('pgq.append', pg_catalog.concat(pg_catalog.current_setting('pgq.append', true), %6$s), true) is not null)
+                          and pg_catalog.set_config('pgq.append', pg_catalog.concat(pg_catalog.current_setting('pgq.append', true), %6$s), true) is not null
+                          and (pg_catalog.pg_try_advisory_xact_lock_shared(%15$s) or pgq._wake(%16$s)))
                      then pg_catalog.nextval(%8$s) end;
     if coalesce("offset" operator(pg_catalog.>=) case when pg_catalog.current_setting(%9$s, true) operator(pg_catalog.<>) '' then pg_catalog.current_setting(%9$s, true)::bigint end, true) then
         if "offset" is null then
@@ -50,7 +51,7 @@ begin
                 perform pgq._raise_unknown_partition(%10$L, partition);
             end if;
             perform pgq._check_record(value, key, header_keys, header_values, "timestamp", %4$s, %14$s);
-            "offset" := pgq._take_offset(%11$s, %8$s);
+            "offset" := pgq._take_offset(%16$s, %11$s, %8$s);
         end if;
         covered := pg_catalog.current_setting(%9$s, true);
         if covered is null or covered operator(pg_catalog.=) '' or "offset" operator(pg_catalog.>=) covered::bigint then
@@ -82,7 +83,8 @@ $procedure$,
         concat(case when stamped then '"timestamp" := null; ' end,
                case when replicas > 1 then format($$if pg_catalog.current_setting('synchronous_commit') operator(pg_catalog.<>) all ('{off,local}'::pg_catalog.text[])
                                                   then perform pgq._check_replicas(%s); end if;$$, replicas) end),
-        case when stamped then 'null' else pgq._config_value(topic_id, 'message.timestamp.after.max.ms') end);
+        case when stamped then 'null' else pgq._config_value(topic_id, 'message.timestamp.after.max.ms') end,
+        pgq._park_key(topic_id), topic_id);
     execute format('revoke all on procedure %s from public', pgq._produce_procedure(topic.name));
 end
 $define$;

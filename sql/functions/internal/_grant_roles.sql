@@ -17,7 +17,8 @@ declare
                                '_partition_progress,_partition_bytes}';
     appending constant text[] := '{produce,produce_json,produce_batch,begin_append,begin_flush,init_producer,upkeep,_append_records,'
                                  '_produce_procedure,_produce_target,_headers_object}';
-    consuming constant text[] := '{commit_offsets,committed_offsets,_settle,_flush_reads,_await_replicas,_segment_at,_partition_offsets}';
+    consuming constant text[] := '{commit_offsets,committed_offsets,_settle,_flush_reads,_await_replicas,_segment_at,_partition_offsets,'
+                                 '_park,_unpark,_park_key,_wake}';
     managing constant text[] := '{create_topic,create_topic_step,add_partitions,add_partitions_step,delete_topic,delete_topic_step,'
                                 'alter_topic_config,delete_records,check_log}';
     grantee text;
