@@ -9,6 +9,7 @@ prepare_docker() { # major versions of PostgreSQL
     if ! docker_answers; then
         install_docker && start_docker || return 0
     fi
+    install_compose
     local major
     for major in "$@"; do
         docker image inspect "postgres:$major" >/dev/null 2>&1 && continue
@@ -17,6 +18,13 @@ prepare_docker() { # major versions of PostgreSQL
         timeout 400 .ci/local-postgres-image.sh "$@" || echo 'No image could be made: tests in a container are skipped.'
         return 0
     done
+}
+
+install_compose() {
+    command -v docker-compose >/dev/null || docker compose version >/dev/null 2>&1 && return
+    [ "$(id -u)" -eq 0 ] && timeout 300 env DEBIAN_FRONTEND=noninteractive \
+        sh -c 'apt-get update -qq && apt-get install -y -qq --no-install-recommends docker-compose' >/dev/null && return
+    echo 'docker-compose cannot be installed: its tests are skipped.'
 }
 
 docker_answers() {

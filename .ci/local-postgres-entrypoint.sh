@@ -22,7 +22,7 @@ make_data_folder() {
     # shellcheck disable=SC2086
     initdb -U "$POSTGRES_USER" --pwfile=<(printf '%s\n' "${POSTGRES_PASSWORD:-none}") --auth-local=trust \
         --auth-host="$method" -E UTF8 --locale=C.UTF-8 ${POSTGRES_INITDB_ARGS:-}
-    printf '\nhost all all all %s\nhost replication all all %s\n' "$method" "$method" >>"$PGDATA/pg_hba.conf"
+    printf '\nhost all all all %s\n' "$method" >>"$PGDATA/pg_hba.conf"
     printf "listen_addresses = '*'\nunix_socket_directories = '/var/run/postgresql, /tmp'\n" >>"$PGDATA/postgresql.conf"
 }
 

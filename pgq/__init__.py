@@ -13,11 +13,13 @@ from pgq.sync.consumer import Consumer
 from pgq.sync.outbox import Outbox
 from pgq.sync.producer import Producer
 from pgq.types import (
+    ClusterDescription,
     ConsumerRecord,
     FlushReport,
     OffsetAndMetadata,
     OffsetAndTimestamp,
     RecordMetadata,
+    ServerDescription,
     TopicDescription,
     TopicPartition,
 )
@@ -30,6 +32,7 @@ __all__ = [
     "AsyncConsumer",
     "AsyncOutbox",
     "AsyncProducer",
+    "ClusterDescription",
     "Consumer",
     "ConsumerRecord",
     "FlushReport",
@@ -38,6 +41,7 @@ __all__ = [
     "Outbox",
     "Producer",
     "RecordMetadata",
+    "ServerDescription",
     "TopicDescription",
     "TopicPartition",
     "compound_key",

@@ -81,3 +81,34 @@ class TopicDescription(NamedTuple):
     name: str
     partitions: int
     config: dict[str, int | str]
+
+
+class ServerDescription(NamedTuple):
+    """A server of the cluster as the leader knows it; what is not known is None."""
+
+    server: str
+    """A follower's application_name, the leader's cluster_name."""
+    role: str
+    """leader or follower"""
+    address: str | None
+    port: int | None
+    state: str | None
+    """streaming, catchup, startup, stopping; disconnected for a synchronous standby that is named and not there"""
+    sync_state: str | None
+    """sync, quorum, potential or async"""
+    flush_lag_bytes: int | None
+    replay_lag_bytes: int | None
+    lag_seconds: float | None
+
+
+class ClusterDescription(NamedTuple):
+    """The servers that hold the log, and what acks=all means right now."""
+
+    servers: list[ServerDescription]
+    synchronous_standby_names: str
+    in_sync_replicas: int | None
+    """On how many servers, the leader included, a commit is certain to be; None where that cannot be seen."""
+    acks_all: str
+    """What an append with acks=all waits for, in a sentence."""
+    warnings: list[str]
+    """What speaks against trusting it, in sentences."""

@@ -590,6 +590,12 @@ create function pgq._settle(partition_id integer, "offset" bigint, OUT next_offs
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._settle(integer,bigint) from public;
 
+create function pgq._synchronous_standbys(OUT method text, OUT wanted integer, OUT names text[])
+    returns record
+    language plpgsql stable
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._synchronous_standbys() from public;
+
 create function pgq._take_offset(topic_id integer, partition_id integer, sequence regclass)
     returns bigint
     language plpgsql volatile
@@ -630,6 +636,12 @@ create function pgq._wake(topic_id integer)
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._wake(integer) from public;
+
+create function pgq.acks_status()
+    returns TABLE(synchronous_standby_names text, in_sync_replicas integer, acks_all text, warnings text[])
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.acks_status() from public;
 
 create function pgq.add_partitions(name text, partitions integer)
     returns pgq.topic_description
@@ -729,6 +741,12 @@ create function pgq.delete_topic_step(name text)
     set lock_timeout = 1s
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.delete_topic_step(text) from public;
+
+create function pgq.describe_cluster()
+    returns TABLE(server text, role text, address text, port integer, state text, sync_state text, flush_lag_bytes bigint, replay_lag_bytes bigint, lag_seconds double precision)
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.describe_cluster() from public;
 
 create function pgq.describe_topic(name text)
     returns pgq.topic_description

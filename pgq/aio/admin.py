@@ -11,7 +11,7 @@ from pgq import errors
 from pgq.aio.client import AsyncClient
 from pgq.core import statements
 from pgq.drivers.tasks import sleep
-from pgq.types import TopicDescription, TopicPartition
+from pgq.types import ClusterDescription, ServerDescription, TopicDescription, TopicPartition
 
 Progress = Callable[[int, int], object]
 """Called with how much is done, and how much there is to do."""
@@ -22,8 +22,10 @@ _RETRY_S = 0.1
 
 
 class AsyncAdmin(AsyncClient):
-    """Manages topics. Large topics are made, grown and deleted in steps, a transaction each, so that nobody else is
-    hurt; a call that was interrupted is finished by the same call again. Every other call is one transaction.
+    """Manages topics, and describes the cluster.
+
+    Large topics are made, grown and deleted in steps, a transaction each, so that nobody else is hurt; a call that was
+    interrupted is finished by the same call again. Every other call is one transaction.
 
     Args:
         dsn: libpq connection string or URL; PGQ_DSN if None.
@@ -123,6 +125,16 @@ class AsyncAdmin(AsyncClient):
     async def list_topics(self) -> list[TopicDescription]:
         """Return the descriptions of all topics, by name."""
         return await self._describe(statements.LIST_TOPICS)
+
+    async def describe_cluster(self) -> ClusterDescription:
+        """Describe the servers that hold the log, and what acks=all means right now: the present, not a snapshot.
+
+        On a standby, which does not know the others, itself alone. What the owner of schema pgq may not see, without
+        pg_read_all_stats, is None.
+        """
+        connection = await self._connection()
+        servers = [ServerDescription(*row) for row in await connection.fetch(statements.DESCRIBE_CLUSTER)]
+        return ClusterDescription(servers, *(await connection.fetch(statements.ACKS_STATUS))[0])
 
     async def alter_topic_config(self, name: str, config: Mapping[str, int | str | None]) -> TopicDescription:
         """Change the keys given, None for back to the default; return the description.

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from pgq.cli.clash import clash
+from pgq.cli.cluster import app as cluster_app
 from pgq.cli.consume import consume
 from pgq.cli.db import app as db_app
 from pgq.cli.dev import dev
@@ -51,6 +52,7 @@ app.add_typer(topic_app, name="topic")
 app.command()(produce)
 app.command()(consume)
 app.add_typer(db_app, name="db")
+app.add_typer(cluster_app, name="cluster")
 app.command()(dev)
 
 

@@ -32,6 +32,11 @@ APPEND_RECORDS = (
     " from unnest($4::int8[]) with ordinality t (ms, nth) order by t.nth),"
     " $5::bytea[], $6::bytea[], $7::int4[], $8::text[], $9::bytea[])"
 )
+DESCRIBE_CLUSTER = (
+    "select server, role, address, port, state, sync_state, flush_lag_bytes, replay_lag_bytes, lag_seconds"
+    " from pgq.describe_cluster()"
+)
+ACKS_STATUS = "select synchronous_standby_names, in_sync_replicas, acks_all, warnings from pgq.acks_status()"
 UPKEEP = "select pgq.upkeep($1::int4, $2::int4)"
 
 PARTITION_OFFSETS = "select log_start_offset, log_end_offset from pgq._partition_offsets($1::int4[])"

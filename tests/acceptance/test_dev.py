@@ -13,14 +13,17 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from pgq import Admin, Consumer, Producer
+from tests.acceptance.test_cli import run
+
 PGQ = (sys.executable, "-c", "from pgq.cli import app; app()")
 
 
 @contextmanager
-def running_dev(bin_dir: Path, data_dir: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def running_dev(bin_dir: Path, data_dir: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A `pgq dev` that has said all it says at the start, and the DSN it printed."""
     with subprocess.Popen(
-        [*PGQ, "dev", "--data-dir", data_dir],
+        [*PGQ, "dev", "--data-dir", data_dir, *options],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PGQ_PG_BIN": str(bin_dir)},
@@ -67,3 +70,50 @@ def test_dev_says_when_the_server_ends_by_itself(bin_dir: Path, server_folder: P
     with running_dev(bin_dir, server_folder / "data") as (process, _):
         os.kill(int((server_folder / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGINT)
         assert process.wait() == 1
+
+
+def test_dev_with_followers(bin_dir: Path, server_folder: Path) -> None:
+    data_dir = server_folder / "data"
+    with running_dev(bin_dir, data_dir, "--replicas", "2") as (process, quoted):
+        dsn = quoted.strip("'")
+        with Admin(dsn) as admin, Producer(dsn) as producer:
+            cluster = admin.describe_cluster()
+            assert [(server.server, server.sync_state) for server in cluster.servers] == [
+                ("pgq1", None),
+                ("pgq2", "quorum"),
+                ("pgq3", "quorum"),
+            ]
+            assert (cluster.in_sync_replicas, cluster.warnings) == (2, [])
+            admin.create_topic("safe", 1, {"min.insync.replicas": 2})
+            assert producer.send_and_wait("safe", b"v").offset == 0
+        described = run("cluster", "describe", "--check", PGQ_DSN=dsn)
+        assert (described.returncode, described.stderr) == (0, "")
+        assert "any 1 of pgq2, pgq3" in described.stdout
+        pids = [int((data_dir / name / "postmaster.pid").read_text().split()[0]) for name in ("pgq1", "pgq2", "pgq3")]
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not list(data_dir.glob("*/postmaster.pid"))
+    with (
+        running_dev(bin_dir, data_dir, "--replicas", "2") as (_, quoted),
+        Consumer("safe", dsn=quoted.strip("'"), auto_offset_reset="earliest") as consumer,
+    ):
+        assert consumer.getone().value == b"v"
+
+
+@pytest.mark.parametrize(
+    "made, options, told",
+    [
+        ("pgq1", [], "holds a cluster"),
+        ("PG_VERSION", ["--replicas", "1"], "holds a server without followers"),
+        ("", ["--replicas", "1", "--synchronous", "2"], "2 of 1 followers"),
+        ("", ["--replicas", "1", "--port", "5"], "a port of its own"),
+        ("", ["--synchronous", "1"], "nobody to wait for"),
+    ],
+)
+def test_dev_refuses_what_does_not_fit(tmp_path: Path, made: str, options: list[str], told: str) -> None:
+    if made:
+        (tmp_path / made).mkdir()
+    done = run("dev", "--data-dir", str(tmp_path), *options, COLUMNS="200")
+    assert done.returncode == (1 if made else 2)
+    assert told in done.stderr

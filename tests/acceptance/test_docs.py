@@ -36,6 +36,7 @@ PAGES = [
     ROOT / "docs" / "tutorial.md",
     ROOT / "docs" / "howto" / "hot-keys.md",
     ROOT / "docs" / "howto" / "outbox.md",
+    ROOT / "docs" / "howto" / "replication.md",
     *sorted(REFERENCE.glob("*.md")),
 ]
 PGQ = (sys.executable, "-c", "from pgq.cli import app; app()")

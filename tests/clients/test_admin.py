@@ -21,6 +21,16 @@ DEFAULTS = {
 }
 
 
+async def test_describe_cluster(clients: Clients, conn: Connection) -> None:
+    async with clients.admin() as admin:
+        cluster = await admin.describe_cluster()
+    (leader,) = cluster.servers
+    assert (leader.server, leader.role, leader.state, leader.lag_seconds) == ("leader", "leader", None, None)
+    assert cluster[1:3] == ("", 1)
+    assert cluster.acks_all == value(conn, "select acks_all from pgq.acks_status()")
+    assert cluster.warnings == value(conn, "select warnings from pgq.acks_status()")
+
+
 async def test_life_of_a_topic(clients: Clients) -> None:
     async with clients.admin() as admin:
         assert await admin.list_topics() == []

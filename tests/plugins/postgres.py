@@ -93,7 +93,7 @@ def pytest_report_header(config: pytest.Config) -> str:
             return f"server: PostgreSQL {conn.execute('show server_version').fetchone()[0]} of PGQ_TEST_DSN"
     if _kind(config) == "container":
         image = config.getoption("image")
-        return f"server: {_without_container(image) or f'a container of {image}'}"
+        return f"server: {without_container(image) or f'a container of {image}'}"
     try:
         folder = _binaries(config)
     except EmbeddedServerError as error:
@@ -103,7 +103,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 @functools.cache
-def _without_container(image: str) -> str | None:
+def without_container(image: str) -> str | None:
     """Say why no container of the image can run here; None if one can. Pulls what is missing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
@@ -167,7 +167,7 @@ def container(pytestconfig: pytest.Config) -> Iterator[PostgresContainer]:
     from testcontainers.community.postgres import PostgresContainer
 
     image = pytestconfig.getoption("image")
-    if reason := _without_container(image):
+    if reason := without_container(image):
         pytest.skip(reason)
     command = ["postgres", *(word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}"))]
     with PostgresContainer(image, driver=None).with_command(command) as container:

@@ -22,6 +22,8 @@ EVERYBODY, NOBODY = "reader producer consumer admin", ""
 ATTEMPTS = [
     ("select pgq.schema_version()", EVERYBODY),
     ("select * from pgq.list_topics()", EVERYBODY),
+    ("select * from pgq.describe_cluster()", EVERYBODY),
+    ("select * from pgq.acks_status()", EVERYBODY),
     ("select * from pgq.describe_topic('orders')", EVERYBODY),
     ("select pgq.partition_for_key('k', 3)", EVERYBODY),
     ("select pgq.partition_for_key('k', 3, p) from unnest(array['crc32', 'murmur2']) p", EVERYBODY),

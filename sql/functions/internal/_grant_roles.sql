@@ -12,7 +12,7 @@ set search_path = pgq, pg_catalog, pg_temp
 as $$
 declare
     anybody constant text[] := '{schema_version,list_topics,describe_topic,_topic_metadata,partition_for_key,murmur2,crc32,compound_key,'
-                              'compound_keys,split_compound_key,_raise_unknown_partitioner,_check_sub_keys}';
+                              'compound_keys,split_compound_key,_raise_unknown_partitioner,_check_sub_keys,describe_cluster,acks_status}';
     reading constant text[] := '{fetch,high_watermark,log_start_offset,log_end_offset,offsets_for_times,_text,_json,_headers_json,'
                                '_partition_progress,_partition_bytes}';
     appending constant text[] := '{produce,produce_json,produce_batch,begin_append,begin_flush,init_producer,upkeep,_append_records,'

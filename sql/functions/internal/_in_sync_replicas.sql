@@ -10,25 +10,21 @@ language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 declare
-    wanted text := current_setting('synchronous_standby_names');
-    first_ones int;
-    any_ones int;
+    wanted int := s.wanted from pgq._synchronous_standbys() s;
+    there int;
     hidden boolean;
 begin
-    if wanted ~ '^\s*$' then
+    if wanted = 0 then
         return 1;
     end if;
-    select count(*) filter (where r.sync_state = 'sync' and r.state = 'streaming'),
-           count(*) filter (where r.sync_state = 'quorum' and r.state = 'streaming'),
-           bool_or(r.state is null)
-      into first_ones, any_ones, hidden
+    select count(*) filter (where r.sync_state in ('sync', 'quorum') and r.state = 'streaming'), bool_or(r.state is null)
+      into there, hidden
       from pg_stat_replication r;
     if hidden then
         raise exception 'the owner of schema pgq may not see which standbys are in sync'
             using errcode = 'insufficient_privilege',
                   hint = format('As a superuser: grant pg_read_all_stats to %I.', current_user);
     end if;
-    return 1 + case when wanted ~* '^\s*any\s' then least(any_ones, substring(wanted from '^\s*\w+\s+(\d+)')::int)
-                    else first_ones end;
+    return 1 + least(there, wanted);
 end
 $$;

@@ -1,0 +1,162 @@
+"""docker-compose.yml as it stands: a leader and two followers, and what acks=all promises with and without them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+
+import pgq
+from pgq import Admin, Consumer, Producer, errors, schema
+from tests.plugins.postgres import without_container
+from tests.plugins.sessions import eventually, value
+
+ROOT = Path(pgq.__file__).parents[1]
+PASSWORD = "only for this test"
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(autouse=True)
+def no_connection_is_left() -> None:
+    """Not looked at here: the servers are the test's own."""
+
+
+@dataclass(frozen=True)
+class Composed:
+    """The servers of a project that is up."""
+
+    compose: Callable[..., str]
+    ports: list[int]
+
+    def dsn(self, *servers: int) -> str:
+        """The application's DSN of these servers, or of whichever leads."""
+        hosts = ",".join(f"127.0.0.1:{self.ports[number - 1]}" for number in servers or (1, 2, 3))
+        attributes = "any" if servers else "read-write"
+        return f"postgresql://app:{PASSWORD.replace(' ', '%20')}@{hosts}/app?target_session_attrs={attributes}"
+
+
+@pytest.fixture
+def composed(pytestconfig: pytest.Config) -> Iterator[Composed]:
+    image: str = pytestconfig.getoption("image")
+    if reason := without_container(image):
+        pytest.skip(reason)
+    if not image.startswith("postgres:"):
+        pytest.skip(f"docker-compose.yml takes the image postgres, not {image}")
+    command = next((c for c in (["docker", "compose"], ["docker-compose"]) if _answers([*c, "version"])), None)
+    if command is None:
+        pytest.skip("neither docker compose nor docker-compose is installed")
+    with ExitStack() as stack:
+        free = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+        ports = [one.getsockname()[1] for one in free]
+    environment = {
+        **os.environ,
+        **{f"PGQ_PORT_{number}": str(port) for number, port in enumerate(ports, 1)},
+        "PGQ_POSTGRES": image.partition(":")[2],
+        "PGQ_APP_PASSWORD": PASSWORD,
+        "PGQ_REPLICATION_PASSWORD": "another '\"\\ one",
+        "COMPOSE_PROJECT_NAME": f"pgq_test_{secrets.token_hex(4)}",
+    }
+
+    def compose(*arguments: str) -> str:
+        done = subprocess.run(
+            [*command, "-f", ROOT / "docker-compose.yml", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    try:
+        compose("up", "-d")
+        yield Composed(compose, ports)
+    except AssertionError:
+        print(compose("logs", "--no-color"))
+        raise
+    finally:
+        compose("down", "--volumes", "--timeout", "1")
+
+
+def _answers(command: list[str]) -> bool:
+    return (
+        shutil.which(command[0]) is not None
+        and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    )
+
+
+def in_sync(admin: Admin) -> int | None:
+    return admin.describe_cluster().in_sync_replicas
+
+
+def test_replication_factor_3(composed: Composed) -> None:
+    dsn = composed.dsn()
+
+    def followers() -> dict[str, str | None]:
+        return {s.server: s.sync_state for s in admin.describe_cluster().servers if s.role == "follower"}
+
+    schema.upgrade(dsn)
+    with Admin(dsn) as admin, Producer(dsn, request_timeout_ms=5000, retries=0) as producer:
+        eventually(lambda: followers() == {"pgq2": "quorum", "pgq3": "quorum"}, 60)
+        assert admin.describe_cluster().warnings == []
+        admin.create_topic("orders", 2, {"min.insync.replicas": 2})
+        producer.send_and_wait("orders", b"both")
+
+        composed.compose("stop", "--timeout", "1", "pgq2")
+        eventually(lambda: followers() == {"pgq2": None, "pgq3": "quorum"}, 60)
+        producer.send_and_wait("orders", b"one", partition=0)
+
+        composed.compose("pause", "pgq3")  # as a machine that hangs: the leader does not see it
+        producer.send("orders", b"unsure", partition=1)
+        with pytest.raises(errors.NotEnoughReplicasAfterAppendError):
+            producer.flush()
+        composed.compose("unpause", "pgq3")
+        composed.compose("stop", "--timeout", "1", "pgq3")
+        eventually(lambda: in_sync(admin) == 1, 60)
+        producer.send("orders", b"refused")
+        with pytest.raises(errors.NotEnoughReplicasError):
+            producer.flush()
+        assert any("refused" in warning for warning in admin.describe_cluster().warnings)
+
+        composed.compose("start", "pgq2", "pgq3")
+        eventually(lambda: followers() == {"pgq2": "quorum", "pgq3": "quorum"}, 60)
+        producer.send_and_wait("orders", b"again")
+    with Consumer("orders", dsn=dsn, auto_offset_reset="earliest") as consumer:
+        read: list[bytes] = []
+        while len(read) < 4:
+            read += [record.value for records in consumer.getmany(timeout_ms=1000).values() for record in records]
+    assert sorted(read) == [b"again", b"both", b"one", b"unsure"]
+    for number in (2, 3):
+        with psycopg.connect(composed.dsn(number), autocommit=True) as follower:
+            eventually(lambda follower=follower: value(follower, "select count(*) from pgq_topic.orders") == 4, 60)
+
+
+def test_a_restart_keeps_everything(composed: Composed) -> None:
+    """Of containers that are made anew on their volumes; followers that have data are not copied again."""
+    dsn = composed.dsn()
+    schema.upgrade(dsn)
+    with Admin(dsn) as admin, Producer(dsn) as producer:
+        admin.create_topic("orders")
+        producer.send_and_wait("orders", b"kept")
+    system = "select system_identifier from pg_control_system()"
+    with psycopg.connect(composed.dsn(2)) as follower:
+        before = follower.execute(system).fetchone()
+    composed.compose("down", "--timeout", "5")
+    composed.compose("up", "-d")
+    with Consumer("orders", dsn=dsn, auto_offset_reset="earliest") as consumer:
+        assert consumer.getone().value == b"kept"
+    with psycopg.connect(composed.dsn(2)) as follower:
+        assert follower.execute(system).fetchone() == before
+    with Admin(dsn) as admin:
+        eventually(lambda: in_sync(admin) == 2, 60)
+    assert "pg_basebackup" not in composed.compose("logs", "--no-color", "pgq2")
