@@ -36,6 +36,22 @@ class InputFormat(StrEnum):
     CSV = "csv"
 
 
+class Compression(StrEnum):
+    """What values are compressed with."""
+
+    NONE = "none"
+    GZIP = "gzip"
+    LZ4 = "lz4"
+    ZSTD = "zstd"
+
+
+class Partitioner(StrEnum):
+    """How a key finds its partition."""
+
+    MURMUR2 = "murmur2"
+    CRC32 = "crc32"
+
+
 class Acks(StrEnum):
     """What counts as appended."""
 
@@ -69,6 +85,12 @@ def produce(
     acks: Annotated[
         Acks, typer.Option("--acks", help="What is waited for: standbys, the leader's disk, nothing.")
     ] = Acks.ALL,
+    compression: Annotated[
+        Compression, typer.Option("--compression", help="Of values; the topic's compression.type wins.")
+    ] = Compression.NONE,
+    partitioner: Annotated[
+        Partitioner, typer.Option("--partitioner", help="As Kafka's Java client, or as librdkafka.")
+    ] = Partitioner.MURMUR2,
     timeout_s: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", min=1, help="How long to try while the server is away.")
     ] = 120,
@@ -96,7 +118,13 @@ def produce(
                 batches = csv_rows(reader.blocks(), key)
         if not quiet and str(file) == "-" and sys.stdin.isatty():
             typer.echo("One record a line; Ctrl-D ends.", err=True)
-        options = {"dsn": dsn, "acks": acks.value, **_timeouts(timeout_s)}
+        options = {
+            "dsn": dsn,
+            "acks": acks.value,
+            "compression_type": compression.value,
+            "partitioner": partitioner.value,
+            **_timeouts(timeout_s),
+        }
         run = _Run(options, topic, headers, partition)
         with _progress(reader, quiet=quiet) as show:
             run.send_all(batches, interruption, show)

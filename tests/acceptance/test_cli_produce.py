@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgq import Admin, Consumer, Producer
+from pgq import Admin, Consumer, Producer, partition_for_key
 from pgq.types import ConsumerRecord
 from tests.acceptance.test_cli import PGQ, environment, refusal
 from tests.plugins.sessions import eventually, value
@@ -291,3 +291,15 @@ def test_a_lost_server_is_told_with_what_was_confirmed(dsn: str, topic: str, adm
         assert found, report
         # a commit whose answer was lost may be there too
         assert 0 < int(found[1].replace(",", "")) <= len(records(dsn))
+
+
+def test_compression_and_partitioner(dsn: str) -> None:
+    with Admin(dsn) as admin:
+        admin.create_topic("orders", 3)
+    data = b"".join(b"k%d:%s\n" % (n, b"v" * 1000) for n in range(20))
+    assert appended(feed(dsn, data, "-K", ":", "--compression", "gzip", "--partitioner", "crc32")) == 20
+    read = records(dsn)
+    assert {record.value for record in read} == {b"v" * 1000}
+    assert all(record.partition == partition_for_key(record.key or b"", 3, "crc32") for record in read)
+    with psycopg.connect(dsn) as conn:
+        assert value(conn, "select array_agg(distinct compression) from pgq_topic.orders") == ["gzip"]
