@@ -97,7 +97,9 @@ def test_lag(cluster: EmbeddedCluster, app: Connection, boss: Connection) -> Non
     eventually(lambda: rows(app, lag)[2] == (0, 0, 0.0))
 
 
-def test_on_a_standby_and_after_its_promotion(cluster: EmbeddedCluster) -> None:
+def test_on_a_standby_and_after_its_promotion(cluster: EmbeddedCluster, boss: Connection) -> None:
+    replayed = "select bool_and(replay_lsn >= pg_current_wal_lsn()) from pg_stat_replication"
+    eventually(lambda: value(boss, replayed))  # the schema, too
     with session(cluster.servers["pgq2"], APPLICATION) as standby:
         port = cluster.servers["pgq2"].port
         one = ("pgq2", "follower", "127.0.0.1", port, "streaming", None, None)
