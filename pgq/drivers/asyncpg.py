@@ -134,7 +134,7 @@ async def connect(dsn: str | None, *settings: str) -> Connection:
     connection = Connection(raw, pooled=pooled)
     raw.add_log_listener(connection.note)
     try:
-        for setting in settings:
+        for setting in () if pooled else settings:  # behind a pooler they would be another session's
             await connection.execute(setting)
     except BaseException:
         await connection.close()

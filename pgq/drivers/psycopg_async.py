@@ -101,9 +101,10 @@ async def connect(dsn: str | None, *settings: str) -> Connection:
     connection = Connection(raw)
     raw.add_notice_handler(connection.note)
     try:
-        # a pooler has a pid of its own; behind it a prepared statement may be another session's
+        # a pooler has a pid of its own; behind it a prepared statement, or a setting, may be another session's
         if (await connection.fetch("select pg_backend_pid()"))[0][0] != raw.info.backend_pid:
             raw.prepare_threshold = None
+            settings = ()
         for setting in settings:
             await connection.execute(setting)
     except BaseException:

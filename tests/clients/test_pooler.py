@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 import pgq
 from tests.plugins.sessions import Connection, append_locks, eventually, rows
+from tests.plugins.sessions import call as call_sql
 
 from .applications import (
     Undo,
@@ -161,21 +162,41 @@ async def test_producers(world: str, pooled_dsn: str, conn: Connection, topic: s
 
 
 @pytest.mark.parametrize("world", ["sync", "async"])
+async def test_consumers(world: str, pooled_dsn: str, conn: Connection, topic: str) -> None:
+    for n in range(10):
+        call_sql(conn, "produce", topic=topic, value=b"%d" % n)
+    client = pgq.AsyncConsumer if world == "async" else pgq.Consumer
+    options = {"dsn": pooled_dsn, "auto_offset_reset": "earliest", "max_poll_records": 2}
+    async with opened(client(topic, **options)) as one, opened(client(topic, **options)) as two:
+        read: list[list[bytes]] = [[], []]
+        while min(map(len, read)) < 10:
+            for values, consumer in zip(read, (one, two), strict=True):
+                for records in (await call(consumer.getmany(timeout_ms=1000))).values():
+                    values += [record.value for record in records]
+        assert settings_left(pooled_dsn) == {None}
+    assert read == [[b"%d" % n for n in range(10)]] * 2
+
+
+@pytest.mark.parametrize("world", ["sync", "async"])
 async def test_producers_leave_no_setting_behind(world: str, pooled_dsn: str, topic: str) -> None:
     client = pgq.AsyncProducer if world == "async" else pgq.Producer
     async with opened(client(pooled_dsn)) as producer:
         await call(producer.send(topic, b"v"))
         await call(producer.flush())
-        connections = [psycopg.connect(pooled_dsn) for _ in range(SESSIONS)]
-        try:
-            left = {
-                c.execute(
-                    "select name, setting from pg_settings where source = 'session' and setting <> reset_val"
-                    " and name not in ('application_name', 'client_encoding')"
-                ).fetchone()
-                for c in connections
-            }
-        finally:
-            for c in connections:
-                c.close()
-    assert left == {None}
+        assert settings_left(pooled_dsn) == {None}
+
+
+def settings_left(pooled_dsn: str) -> set[tuple[str, str] | None]:
+    """What a session of the server has set, for each of them."""
+    connections = [psycopg.connect(pooled_dsn) for _ in range(SESSIONS)]
+    try:
+        return {
+            c.execute(
+                "select name, setting from pg_settings where source = 'session' and setting <> reset_val"
+                " and name not in ('application_name', 'client_encoding')"
+            ).fetchone()
+            for c in connections
+        }
+    finally:
+        for c in connections:
+            c.close()
