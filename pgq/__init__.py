@@ -14,6 +14,7 @@ from pgq.sync.outbox import Outbox
 from pgq.sync.producer import Producer
 from pgq.types import (
     ClusterDescription,
+    ConsumerRebalanceListener,
     ConsumerRecord,
     FlushReport,
     OffsetAndMetadata,
@@ -34,6 +35,7 @@ __all__ = [
     "AsyncProducer",
     "ClusterDescription",
     "Consumer",
+    "ConsumerRebalanceListener",
     "ConsumerRecord",
     "FlushReport",
     "OffsetAndMetadata",

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 """The revision of the schema pgq that this library works with: the newest in alembic/versions."""
 
 
 class Settings(BaseSettings):
-    """What the environment says. PGQ_DSN: libpq connection string or URL."""
+    """What the environment says.
+
+    PGQ_DSN: libpq connection string or URL. PGQ_DIRECT_DSN: one that goes through no pooler.
+    """
 
     model_config = SettingsConfigDict(env_prefix="PGQ_")
 
     dsn: str | None = None
+    direct_dsn: str | None = None
     connect_timeout_ms: int = 10_000

@@ -236,6 +236,54 @@ class CorruptRecordError(PgqError):
     sqlstate = "PQ034"
 
 
+class UnknownMemberIdError(PgqError):
+    """Not a member of the group, or no longer; or a commit from outside for a partition that a member holds."""
+
+    sqlstate = "PQ035"
+
+
+class CommitFailedError(PgqError):
+    """Partitions to commit for have another owner by now; nothing was stored. Go on: the others are not affected."""
+
+    sqlstate = "PQ036"
+
+
+class InconsistentGroupProtocolError(PgqError):
+    """The group's members share out partitions by another partition_assignment_strategy."""
+
+    sqlstate = "PQ037"
+
+
+class FencedInstanceIdError(PgqError):
+    """Another consumer with the same group_instance_id has joined; this one may not go on."""
+
+    sqlstate = "PQ038"
+
+
+class NonEmptyGroupError(PgqError):
+    """The group has members: stop them first."""
+
+    sqlstate = "PQ039"
+
+
+class GroupIdNotFoundError(PgqError):
+    """No group has this id."""
+
+    sqlstate = "PQ040"
+
+
+class GroupSubscribedToTopicError(PgqError):
+    """Members of the group read the topic: stop them first."""
+
+    sqlstate = "PQ041"
+
+
+class UnsupportedPoolerError(PgqError):
+    """A member of a group needs a session of its own, and this connection goes through a pooler."""
+
+    sqlstate = "PQ042"
+
+
 def _tree(root: type[PgqError]) -> list[type[PgqError]]:
     return [root] + [error for child in root.__subclasses__() for error in _tree(child)]
 

@@ -74,6 +74,27 @@ class OffsetAndTimestamp(NamedTuple):
     timestamp: int
 
 
+class ConsumerRebalanceListener:
+    """Told when a consumer's partitions change hands: subclass it and give it to `subscribe`.
+
+    It is called within the consumer's own calls (`getmany`, iteration, `close`), never beside them. The async consumer
+    awaits what its methods return if that can be awaited.
+    """
+
+    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> Any:
+        """Hear which partitions are about to be given up: they are still this consumer's, so commit what is done."""
+
+    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> Any:
+        """Hear which partitions have come, before any record of them: `seek` here, if anywhere."""
+
+    def on_partitions_lost(self, lost: set[TopicPartition]) -> Any:
+        """Hear which partitions have gone already, to others perhaps: nothing can be committed.
+
+        If it is not defined, on_partitions_revoked is called.
+        """
+        return self.on_partitions_revoked(lost)
+
+
 class TopicDescription(NamedTuple):
     """A topic, its number of partitions and its whole configuration, defaults included."""
 

@@ -21,18 +21,23 @@ create table pgq.committed_offset (
     "offset" bigint not null,
     metadata text not null default ''::text,
     committed_at timestamp with time zone not null default now(),
+    epoch bigint,
     constraint committed_offset_pkey PRIMARY KEY (consumer_group_id, partition_id, serial),
     constraint committed_offset_consumer_group_id_fkey FOREIGN KEY (consumer_group_id) REFERENCES pgq.consumer_group(consumer_group_id),
     constraint committed_offset_partition_id_fkey FOREIGN KEY (partition_id) REFERENCES pgq.partition(partition_id)
 );
+comment on column pgq.committed_offset.epoch is 'Under which claim it was committed; null outside of one.';
 
 create table pgq.consumer_group (
     consumer_group_id integer not null generated always as identity (minvalue 1 maxvalue 2147483647 start 1 increment 1 cache 1),
     name text collate "C" not null,
     created_at timestamp with time zone not null default now(),
+    generation bigint not null default 0,
+    assignor text collate "C",
     constraint consumer_group_pkey PRIMARY KEY (consumer_group_id),
     constraint consumer_group_name_key UNIQUE (name)
 );
+comment on column pgq.consumer_group.generation is 'Raised whenever members or what they subscribe to change: everybody then works out the assignment anew.';
 
 create type pgq.consumer_record as (
     partition integer,
@@ -110,6 +115,26 @@ create table pgq.flush_rotation (
 );
 comment on table pgq.flush_rotation is 'Flushes are marked in slot rotation modulo 4. A marker is kept for at least two rotations.';
 
+create table pgq.group_member (
+    member_id bigint not null,
+    consumer_group_id integer not null,
+    group_instance_id text collate "C",
+    client_id text not null,
+    topics text[] collate "C" not null,
+    topology bigint not null,
+    session_timeout_ms integer not null,
+    pid integer not null,
+    client_addr inet,
+    joined_at timestamp with time zone not null default clock_timestamp(),
+    dead_since timestamp with time zone,
+    constraint group_member_pkey PRIMARY KEY (member_id),
+    constraint group_member_consumer_group_id_group_instance_id_key UNIQUE (consumer_group_id, group_instance_id),
+    constraint group_member_consumer_group_id_fkey FOREIGN KEY (consumer_group_id) REFERENCES pgq.consumer_group(consumer_group_id) ON DELETE CASCADE
+);
+comment on column pgq.group_member.topology is 'A sum over the subscribed topics and their partitions: another one, another assignment.';
+comment on column pgq.group_member.dead_since is 'When a static member was found without a session: it keeps its partitions until session_timeout_ms later.';
+CREATE INDEX group_member_ring ON pgq.group_member USING btree (consumer_group_id, member_id);
+
 create table pgq.partition (
     partition_id integer not null generated always as identity (minvalue 1 maxvalue 262143 start 1 increment 1 cache 1),
     topic_id integer not null,
@@ -120,6 +145,18 @@ create table pgq.partition (
     constraint partition_topic_id_partition_key UNIQUE (topic_id, partition),
     constraint partition_topic_id_fkey FOREIGN KEY (topic_id) REFERENCES pgq.topic(topic_id)
 );
+
+create table pgq.partition_owner (
+    consumer_group_id integer not null,
+    partition_id integer not null,
+    epoch bigint not null,
+    member_id bigint,
+    claimed_at timestamp with time zone not null default clock_timestamp(),
+    constraint partition_owner_pkey PRIMARY KEY (consumer_group_id, partition_id),
+    constraint partition_owner_consumer_group_id_fkey FOREIGN KEY (consumer_group_id) REFERENCES pgq.consumer_group(consumer_group_id) ON DELETE CASCADE,
+    constraint partition_owner_partition_id_fkey FOREIGN KEY (partition_id) REFERENCES pgq.partition(partition_id) ON DELETE CASCADE
+);
+comment on table pgq.partition_owner is 'Who claimed a partition last, and how often it was claimed: a commit under an older epoch is refused.';
 
 create view pgq.partition_status (
     topic text collate "C",
@@ -262,11 +299,29 @@ create function pgq._begin_topic(name text, partitions integer, config jsonb)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._begin_topic(text,integer,jsonb) from public;
 
+create function pgq._bump(consumer_group_id integer)
+    returns bigint
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._bump(integer) from public;
+
+create function pgq._busy_members(member_id bigint)
+    returns TABLE(pid integer, session_timeout_ms integer)
+    language sql stable security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._busy_members(bigint) from public;
+
 create function pgq._check_fetch(topic_id integer)
     returns void
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._check_fetch(integer) from public;
+
+create function pgq._check_group_id(group_id text)
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._check_group_id(text) from public;
 
 create function pgq._check_leader()
     returns void
@@ -315,6 +370,11 @@ create function pgq._check_topic_name(name text)
     language plpgsql immutable
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._check_topic_name(text) from public;
+
+create function pgq._claim_key(consumer_group_id integer, partition_id integer)
+    returns bigint
+    language sql immutable strict;
+revoke execute on function pgq._claim_key(integer,integer) from public;
 
 create function pgq._config_value(topic_id integer, key text)
     returns text
@@ -407,6 +467,18 @@ create function pgq._grant_topic(topic_id integer)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._grant_topic(integer) from public;
 
+create function pgq._group(group_id text)
+    returns integer
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._group(text) from public;
+
+create function pgq._has_members(consumer_group_id integer)
+    returns boolean
+    language sql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._has_members(integer) from public;
+
 create function pgq._headers_json(keys text[], "values" bytea[])
     returns jsonb
     language sql immutable
@@ -437,6 +509,12 @@ create function pgq._in_sync_replicas()
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._in_sync_replicas() from public;
 
+create function pgq._is_alive(member_id bigint)
+    returns boolean
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._is_alive(bigint) from public;
+
 create function pgq._json(bytes bytea)
     returns jsonb
     language plpgsql immutable strict;
@@ -447,6 +525,11 @@ create function pgq._make_segment(partition_id integer, base bigint)
     language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._make_segment(integer,bigint) from public;
+
+create function pgq._member_key(member_id bigint)
+    returns bigint
+    language sql immutable strict;
+revoke execute on function pgq._member_key(bigint) from public;
 
 create function pgq._next_offset(sequence regclass)
     returns bigint
@@ -547,6 +630,12 @@ create function pgq._refuse_direct_insert()
     language plpgsql volatile;
 revoke execute on function pgq._refuse_direct_insert() from public;
 
+create function pgq._remove_dead(consumer_group_id integer)
+    returns boolean
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._remove_dead(integer) from public;
+
 create function pgq._renew_tree(topic_id integer, partition integer, base bigint)
     returns void
     language plpgsql volatile
@@ -584,6 +673,12 @@ create function pgq._segments_between(partition_id integer, from_offset bigint, 
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._segments_between(integer,bigint,bigint) from public;
 
+create function pgq._set_session_timeouts(session_timeout_ms integer)
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._set_session_timeouts(integer) from public;
+
 create function pgq._settle(partition_id integer, "offset" bigint, OUT next_offset bigint, OUT high_watermark bigint)
     returns record
     language plpgsql volatile security definer
@@ -619,6 +714,12 @@ create function pgq._topic_metadata(topic text, OUT topic_id integer, OUT partit
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._topic_metadata(text) from public;
 
+create function pgq._topology(topics text[])
+    returns bigint
+    language sql stable
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._topology(text[]) from public;
+
 create function pgq._unpark(held integer[], notified boolean)
     returns void
     language plpgsql volatile
@@ -636,6 +737,12 @@ create function pgq._wake(topic_id integer)
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._wake(integer) from public;
+
+create function pgq._wake_group(consumer_group_id integer)
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._wake_group(integer) from public;
 
 create function pgq.acks_status()
     returns TABLE(synchronous_standby_names text, in_sync_replicas integer, acks_all text, warnings text[])
@@ -675,17 +782,29 @@ create function pgq.begin_flush(topic_ids integer[], partitions integer[], count
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.begin_flush(integer[],integer[],integer[],bigint[],text,bigint,integer,bigint,bigint,boolean) from public;
 
+create function pgq.change_subscription(member_id bigint, topics text[])
+    returns void
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.change_subscription(bigint,text[]) from public;
+
 create function pgq.check_log()
     returns TABLE(topic text, partition integer, problem text, remedy text)
     language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.check_log() from public;
 
-create function pgq.commit_offsets(group_id text, topics text[], partitions integer[], offsets bigint[], metadata text[] DEFAULT NULL::text[])
+create function pgq.claim_partitions(member_id bigint, generation bigint, topics text[], partitions integer[])
+    returns TABLE(topic text, partition integer, epoch bigint, "offset" bigint, metadata text)
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.claim_partitions(bigint,bigint,text[],integer[]) from public;
+
+create function pgq.commit_offsets(group_id text, topics text[], partitions integer[], offsets bigint[], metadata text[] DEFAULT NULL::text[], member_id bigint DEFAULT NULL::bigint, epochs bigint[] DEFAULT NULL::bigint[])
     returns void
     language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
-revoke execute on function pgq.commit_offsets(text,text[],integer[],bigint[],text[]) from public;
+revoke execute on function pgq.commit_offsets(text,text[],integer[],bigint[],text[],bigint,bigint[]) from public;
 
 create function pgq.committed_offsets(group_id text, topics text[] DEFAULT NULL::text[], partitions integer[] DEFAULT NULL::integer[])
     returns TABLE(topic text, partition integer, "offset" bigint, metadata text, committed_at timestamp with time zone)
@@ -754,11 +873,29 @@ create function pgq.describe_topic(name text)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.describe_topic(text) from public;
 
+create function pgq.end_stuck_members(member_id bigint)
+    returns bigint
+    language sql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.end_stuck_members(bigint) from public;
+
 create function pgq."fetch"(topic text, partition integer, "offset" bigint, max_records integer DEFAULT 500)
     returns SETOF pgq.consumer_record
     language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq."fetch"(text,integer,bigint,integer) from public;
+
+create function pgq.group_assignment(member_id bigint, OUT generation bigint, OUT assignor text, OUT members jsonb, OUT topics jsonb)
+    returns record
+    language sql stable security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.group_assignment(bigint) from public;
+
+create function pgq.heartbeat(member_id bigint, count_claims boolean DEFAULT false, OUT generation bigint, OUT claims bigint)
+    returns record
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.heartbeat(bigint,boolean) from public;
 
 create function pgq.high_watermark(topic text, partition integer)
     returns bigint
@@ -771,6 +908,18 @@ create function pgq.init_producer(transactional_id text, OUT producer_id bigint,
     language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.init_producer(text) from public;
+
+create function pgq.join_group(group_id text, topics text[], assignor text DEFAULT 'range'::text, session_timeout_ms integer DEFAULT 45000, group_instance_id text DEFAULT NULL::text, client_id text DEFAULT ''::text, OUT member_id bigint, OUT generation bigint, OUT channel text)
+    returns record
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.join_group(text,text[],text,integer,text,text) from public;
+
+create function pgq.leave_group(member_id bigint)
+    returns void
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.leave_group(bigint) from public;
 
 create function pgq.list_topics()
     returns SETOF pgq.topic_description
@@ -823,6 +972,12 @@ create function pgq.produce_json(topic text, value jsonb, key text DEFAULT NULL:
     language sql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.produce_json(text,jsonb,text,jsonb,integer,timestamp with time zone) from public;
+
+create function pgq.release_partitions(member_id bigint, topics text[], partitions integer[])
+    returns void
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.release_partitions(bigint,text[],integer[]) from public;
 
 create function pgq.restart_offsets()
     returns TABLE(topic text, partition integer, sequence text, old_next bigint, new_next bigint)

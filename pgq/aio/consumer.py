@@ -1,115 +1,259 @@
-"""The consumer: reads partitions in order from positions of its own, without a skip, and commits offsets of a group."""
+"""The consumer: alone or as a member of a group, reads partitions in order without a skip, and commits offsets."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from random import random
+from types import TracebackType
 from typing import Any, Self
 
 from pgq import errors
-from pgq.aio.client import AsyncClient
-from pgq.core import records, statements
-from pgq.core.positions import REREADS, Assignment, PartitionState, Segment
+from pgq.aio.membership import AsyncMembership, arguments
+from pgq.aio.reader import AsyncReader, check_at_least
+from pgq.core import statements
+from pgq.core.assignors import check_strategy
+from pgq.core.backoff import backoff_s
+from pgq.core.positions import PartitionState
 from pgq.drivers import asyncpg as driver
-from pgq.drivers.tasks import sleep
-from pgq.serde import deserializer
-from pgq.types import ConsumerRecord, Deserializer, OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
+from pgq.drivers.dsn import direct_dsn
+from pgq.drivers.sqlstate import translating
+from pgq.drivers.tasks import Event, Worker, call, logger, sleep
+from pgq.types import ConsumerRebalanceListener, ConsumerRecord, Deserializer, OffsetAndMetadata, TopicPartition
 
-_IDLE_FIRST_S, _IDLE_LAST_S = 0.001, 0.1
-_ASK_EVERY_S = 0.1
-"""How long a full window is taken for a sign that more is there, without a look at log start and log end."""
-_REPLICAS_TIMEOUT_MS = 200
-"""How long one poll waits for standbys to have what was read; then the next one reads it again."""
-_RESETS = ("earliest", "latest", "none")
+_QUICK_S = (0.001, 0.002, 0.004)
+"""How long to wait before each look after the last record, until it is worth while to be notified."""
+_POOLED_LAST_S = 0.1
+"""The longest wait between two looks where nobody can notify."""
+_PARKED_LOOK_S = 1.0
+"""How often one who waits to be notified looks all the same: a notification may be lost."""
+_BEAT_S, _BUSY_BEAT_S = 0.5, 0.25
+"""How often a member sees whether its group has changed, and whether its neighbour lives."""
+_CLAIM_S, _CLAIM_LATER_S, _CLAIM_SOON_S = 0.05, 0.5, 2.0
+"""How often partitions are asked for that others are about to give up: at first, and after a while."""
 
 Offsets = Mapping[TopicPartition, int | OffsetAndMetadata]
+_AWAY = (errors.BrokerNotAvailableError, errors.RequestTimedOutError, errors.NotLeaderError, errors.DatabaseError)
 
 
-class AsyncConsumer(AsyncClient):
-    """Reads topics, or partitions assigned to it.
+class AsyncConsumer(AsyncReader):
+    """Reads topics as a member of a group, or alone, or partitions assigned to it.
 
-    Every partition of the topics is read by this consumer; members of a group do not share them out yet. With a
-    group_id positions start from what the group committed, and `commit` stores them; nothing is committed by itself.
-    Not for use by several tasks at once.
+    With a group_id and topics it is a member: the partitions are shared out among all consumers of the group, whoever
+    comes or goes. Each holds its own by a lock of its session, so a killed member's are read by others within a second.
+    Positions start from what the group committed. Without a group_id it reads every partition of its topics.
+
+    A member has one connection, which must not go through a pooler that shares sessions (PGQ_DIRECT_DSN names another
+    way). Everything that changes hands does so within calls of this consumer: what was delivered is committed first if
+    enable_auto_commit is on, the listener is told, and only then may another member have it.
+
+    A lost connection or a failover costs time, no records: iteration goes on by itself; `getmany` raises only if the
+    server was away for all of its timeout. Not for use by several tasks at once.
 
     Args:
-        topics: names of the topics to read; none if `assign` is called.
-        dsn: libpq connection string or URL; PGQ_DSN if None. It must name the primary.
-        group_id: whose committed offsets to use.
-        auto_offset_reset: where to start without a committed offset, or when the position is out of range:
-            "latest", "earliest", or "none" to raise.
+        topics: names of the topics to read; none if `subscribe` or `assign` is called.
+        dsn: libpq connection string or URL; PGQ_DSN if None, or PGQ_DIRECT_DSN for a member. It must name the primary.
+        group_id: the group whose committed offsets are used.
+        group_instance_id: a name that no other member has, which makes it a static one: when it is stopped and comes
+            back within session_timeout_ms it has its partitions again, and nobody else has had them.
+        client_id: shown in pgq.member_status.
+        auto_offset_reset: where to start without a committed offset, or when the position is out of range: "latest",
+            "earliest", "by_duration:P1D" (or any PnDTnHnMnS) for what came since then, or "none" to raise.
+        enable_auto_commit: commit, at a later call of `getmany` or for a later record, what was delivered before; and
+            when partitions change hands, and at `close`. Leaving `with` by an exception does not commit what was
+            delivered last.
+        auto_commit_interval_ms: how often at most.
         max_poll_records: the most records that a call of getmany returns.
+        max_poll_interval_ms: how long the application may take between two calls; then the others get its partitions.
+        session_timeout_ms: how long the process may be stopped, or its host or network be gone. 1,000 to 1,800,000.
+        partition_assignment_strategy: "range", "roundrobin" or "sticky", which moves the fewest partitions when members
+            come and go. All members of a group must give the same.
+        fetch_min_bytes: wait for so many bytes of keys and values, up to fetch_max_wait_ms.
+        fetch_max_bytes, max_partition_fetch_bytes: about how many bytes a call returns at most, of all partitions and
+            of one; at least one record.
+        request_timeout_ms: how long the server may take to answer; then the connection is given up.
+        metadata_max_age_ms: how often new topics and partitions are looked for. Members of a group find new partitions
+            of the topics that they read within a second.
         max_decompressed_bytes: how long a compressed value may become. A longer one raises CorruptRecordError when its
             turn comes, and is not stepped over; `seek` behind it.
         key_deserializer, value_deserializer: from stored bytes to objects: "str", "json", a pydantic model, or any
             callable; null stays None.
     """
 
-    _settings = (
-        # windows of one segment by its primary key: a plan kept from when the segment was small must not scan it all
-        "set plan_cache_mode = force_generic_plan",
-        "set enable_seqscan = off",
-        "set enable_bitmapscan = off",
-        "set default_transaction_isolation = 'read committed'",
-        "set synchronous_commit = local",
-    )
-
     def __init__(
         self,
         *topics: str,
         dsn: str | None = None,
         group_id: str | None = None,
+        group_instance_id: str | None = None,
+        client_id: str = "pgq",
         auto_offset_reset: str = "latest",
+        enable_auto_commit: bool = True,
+        auto_commit_interval_ms: float = 5_000,
         max_poll_records: int = 500,
+        max_poll_interval_ms: float = 300_000,
+        session_timeout_ms: int = 45_000,
+        partition_assignment_strategy: str = "range",
+        fetch_min_bytes: int = 1,
+        fetch_max_wait_ms: float = 500,
+        fetch_max_bytes: int = 52_428_800,
+        max_partition_fetch_bytes: int = 1_048_576,
+        request_timeout_ms: float = 40_000,
+        metadata_max_age_ms: float = 5_000,
         max_decompressed_bytes: int = 104_857_600,
         key_deserializer: Deserializer | str | type | None = None,
         value_deserializer: Deserializer | str | type | None = None,
     ) -> None:
-        super().__init__(dsn)
-        if auto_offset_reset not in _RESETS:
-            raise errors.InvalidRequestError(f"auto_offset_reset must be one of {_RESETS}, not {auto_offset_reset!r}")
-        if max_poll_records < 1:
-            raise errors.InvalidRequestError(f"max_poll_records must be 1 or more, not {max_poll_records}")
-        self._topics = topics
-        self._group_id = group_id
-        self._auto_offset_reset = auto_offset_reset
-        if max_decompressed_bytes < 1:
-            raise errors.InvalidRequestError(f"max_decompressed_bytes must be 1 or more, not {max_decompressed_bytes}")
+        super().__init__(
+            dsn,
+            group_id=group_id,
+            auto_offset_reset=auto_offset_reset,
+            request_timeout_ms=request_timeout_ms if group_id is None else min(request_timeout_ms, session_timeout_ms),
+            fetch_max_bytes=fetch_max_bytes,
+            max_partition_fetch_bytes=max_partition_fetch_bytes,
+            max_decompressed_bytes=max_decompressed_bytes,
+            key_deserializer=key_deserializer,
+            value_deserializer=value_deserializer,
+        )
+        check_at_least(0, auto_commit_interval_ms=auto_commit_interval_ms, fetch_max_wait_ms=fetch_max_wait_ms)
+        check_at_least(
+            1,
+            max_poll_records=max_poll_records,
+            max_poll_interval_ms=max_poll_interval_ms,
+            fetch_min_bytes=fetch_min_bytes,
+            metadata_max_age_ms=metadata_max_age_ms,
+        )
+        if not isinstance(session_timeout_ms, int) or not 1000 <= session_timeout_ms <= 1_800_000:
+            raise errors.InvalidRequestError(
+                f"session_timeout_ms must be 1,000 to 1,800,000, not {session_timeout_ms!r}"
+            )
+        if group_id is not None and not 1 <= len(group_id) <= 249:
+            raise errors.InvalidGroupIdError(f"a group_id has 1 to 249 characters, not {len(group_id)}")
+        if group_instance_id is not None and (group_id is None or not 1 <= len(group_instance_id) <= 249):
+            raise errors.InvalidRequestError("a group_instance_id has 1 to 249 characters, and needs a group_id")
+        check_strategy(partition_assignment_strategy)
+        self._topics: tuple[str, ...] = _names(topics)
+        self._pattern: re.Pattern[str] | None = None
+        self._listener: ConsumerRebalanceListener | None = None
+        self._client_id = client_id
+        self._auto_commit = enable_auto_commit and group_id is not None
+        self._auto_commit_interval_s = auto_commit_interval_ms / 1000
         self._max_poll_records = max_poll_records
-        self._max_decompressed_bytes = max_decompressed_bytes
-        self._key_deserializer = deserializer("key", key_deserializer)
-        self._value_deserializer = deserializer("value", value_deserializer)
-        self._assignment = Assignment()
+        self._max_poll_interval_s = max_poll_interval_ms / 1000
+        self._fetch_min_bytes = fetch_min_bytes
+        self._fetch_max_wait_s = fetch_max_wait_ms / 1000
+        self._metadata_max_age_s = metadata_max_age_ms / 1000
+        self._membership: AsyncMembership | None = None
+        if group_id is not None:
+            self._membership = AsyncMembership(
+                self._fetch,
+                group_id=group_id,
+                strategy=partition_assignment_strategy,
+                session_timeout_ms=session_timeout_ms,
+                instance_id=group_instance_id,
+            )
         self._buffer: deque[ConsumerRecord] = deque()
-        self._idle_s = _IDLE_FIRST_S
-        self._asked_at = 0.0
+        self._given: ConsumerRecord | None = None
+        """The record that iteration gave out last; None if getmany did."""
+        self._before: dict[TopicPartition, int] = {}
+        """Where the application was when it called getmany last: what came before that is done."""
+        self._restarts: dict[TopicPartition, int] = {}
+        """Where to start in partitions that are claimed again after a transaction whose fate is not known."""
+        self._read_topics: tuple[str, ...] = ()
+        """The topics that the subscription came to when it was last looked at."""
+        self._subscription_changed = False
+        self._looked_at = 0.0
+        self._committed_at = time.monotonic()
+        self._beat_at = self._claim_at = self._missing_since = 0.0
+        self._attention = False
+        """Whether iteration should look up from its buffer: the group has changed, or it is time to commit."""
+        self._polling = False
+        self._polls = 0
+        self._progress: tuple[int, int] = (0, 0)
+        self._progress_at = 0.0
+        self._idle = 0
+        self._listening: set[str] = set()
+        self._parked: list[int] | None = None
+        self._worker: Worker | None = None
+        self._ending = Event()
+        self._transaction_connection: Any = None
 
     async def start(self) -> None:
-        """Connect, and assign the partitions of the topics that the consumer was made with.
+        """Connect; join the group, or assign the partitions of the topics. A member may have to wait for its own.
 
         Raises:
             UnknownTopicError: a topic does not exist.
+            UnsupportedPoolerError: a member's connection goes through a pooler.
+            InconsistentGroupProtocolError: the group shares out by another strategy.
         """
-        await self._connection()
-        if self._topics and not self._assignment:
-            await self._assign([tp for topic in self._topics for tp in await self._partitions_of(topic)])
+        async with self._mutex:
+            await self._connection()
+        await self._prepare()
+
+    async def close(self) -> None:
+        """Commit what was delivered, if enable_auto_commit is on, leave the group at once and close the connection.
+
+        A static member keeps its place in the group for session_timeout_ms. May be called again.
+        """
+        await self._close(failed=False)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close(failed=error is not None)
+
+    def subscribe(
+        self,
+        topics: Iterable[str] = (),
+        pattern: str | re.Pattern[str] | None = None,
+        listener: ConsumerRebalanceListener | None = None,
+    ) -> None:
+        """Read these topics instead, or those whose names match a pattern at their beginning, also those made later.
+
+        It takes effect with the next call that reads. The listener is told what changes hands.
+
+        Raises:
+            IllegalStateError: neither topics nor a pattern are given, or both.
+        """
+        names = _names((topics,) if isinstance(topics, str) else topics)
+        if bool(names) == (pattern is not None):
+            raise errors.IllegalStateError("subscribe to topics or to a pattern: give one of them")
+        self._topics = names
+        self._pattern = re.compile(pattern) if pattern is not None else None
+        self._listener = listener
+        self._subscription_changed = self._attention = True
+
+    def unsubscribe(self) -> None:
+        """Read nothing, until `subscribe` or `assign`. A member leaves its group within a second."""
+        self._topics = ()
+        self._pattern = None
+        self._subscription_changed = self._attention = True
+
+    def subscription(self) -> set[str]:
+        """Return the topics that are subscribed to; of a pattern, those that were found."""
+        return set(self._topics or self._read_topics)
 
     async def assign(self, partitions: Iterable[TopicPartition]) -> None:
-        """Read these partitions, and only these.
+        """Read these partitions, and only these, whoever else does: no group shares them out.
 
         Raises:
             UnknownTopicError, UnknownPartitionError
         """
-        self._topics = ()
-        await self._assign([TopicPartition(*tp) for tp in partitions])
+        states = await self._make_states([TopicPartition(*tp) for tp in partitions], known=False)
+        if self._subscribed:
+            self.unsubscribe()
+            await self._follow_subscription()
+        self._replace(states)
 
     def assignment(self) -> set[TopicPartition]:
         """Return the partitions that are read."""
         return self._assignment.partitions()
 
     async def getmany(
-        self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
+        self, *partitions: TopicPartition, timeout_ms: float = 0, max_records: int | None = None
     ) -> dict[TopicPartition, list[ConsumerRecord]]:
         """Return the next records, in order by partition; nothing if none came within timeout_ms.
 
@@ -119,66 +263,64 @@ class AsyncConsumer(AsyncClient):
             max_records: the most to return; max_poll_records if None.
 
         Raises:
-            OffsetOutOfRangeError: a position is below the log start or beyond the end, and auto_offset_reset is "none".
+            OffsetOutOfRangeError: a position is below the log start or beyond the end, or its records were lost in a
+                failover, and auto_offset_reset is "none".
             NoOffsetForPartitionError: no offset is committed, and auto_offset_reset is "none".
-            BrokerNotAvailableError: the connection was lost. The next call connects again; positions are kept.
+            BrokerNotAvailableError, RequestTimedOutError: the server was away for all of timeout_ms. The next call
+                connects again; positions are kept, or those that the group committed.
+            FencedInstanceIdError: another consumer with this group_instance_id has joined.
         """
         limit = self._max_poll_records if max_records is None else max_records
         if limit < 1:
             raise errors.InvalidRequestError(f"max_records must be 1 or more, not {limit}")
-        buffered = self._take_buffered(set(partitions), limit) if self._buffer else None
-        if buffered:
-            return buffered
-        deadline = time.monotonic() + timeout_ms / 1000
-        while True:
-            result = await self._poll(set(partitions), limit)
-            if result:
-                self._idle_s = _IDLE_FIRST_S
-                return result
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return {}
-            await sleep(min(self._idle_s, left))
-            self._idle_s = min(self._idle_s * 2, _IDLE_LAST_S)
-
-    def _take_buffered(self, only: set[TopicPartition], limit: int) -> dict[TopicPartition, list[ConsumerRecord]]:
-        """Return records that iteration has read but not given out, so that both ways can be mixed."""
-        result: dict[TopicPartition, list[ConsumerRecord]] = {}
-        kept: deque[ConsumerRecord] = deque()
-        for record in self._buffer:
-            tp = TopicPartition(record.topic, record.partition)
-            if limit > 0 and (not only or tp in only):
-                result.setdefault(tp, []).append(record)
-                limit -= 1
-            else:
-                kept.append(record)
-        self._buffer = kept
-        return result
+        self._given = None
+        return await self._getmany(set(partitions), limit, timeout_ms / 1000)
 
     async def getone(self) -> ConsumerRecord:
-        """Return the next record, however long it takes to come."""
-        while not self._buffer:
-            for batch in (await self.getmany(timeout_ms=1000)).values():
-                self._buffer.extend(batch)
-        return self._buffer.popleft()
+        """Return the next record, however long it takes to come, and however long the server is away."""
+        failures = 0
+        self._given = None  # who asks for the next has done with it
+        while not self._buffer or self._attention:
+            try:
+                if self._buffer:
+                    self._attention = False
+                    await self._prepare()
+                    continue
+                for batch in (await self._getmany(set(), self._max_poll_records, 60)).values():
+                    self._buffer.extend(batch)
+                failures = 0
+            except _AWAY as error:
+                failures += 1
+                await self._excuse(error, failures, 60)
+        self._given = self._buffer.popleft()
+        return self._given
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> ConsumerRecord:
-        if self._buffer:
-            return self._buffer.popleft()
+        if self._buffer and not self._attention:
+            self._given = record = self._buffer.popleft()
+            return record
         return await self.getone()
 
     async def position(self, tp: TopicPartition) -> int:
         """Return the offset of the next record that the application gets from a partition."""
         state = self._state(tp)
-        for record in self._buffer:
-            if record[0] == tp[0] and record[1] == tp[1]:
-                return record.offset
-        await self._find_positions()
-        assert state.position is not None
-        return state.position
+        if state.position is None:
+            await self._find_positions()
+        position = self._next(state)
+        assert position is not None
+        return position
+
+    def highwater(self, tp: TopicPartition) -> int | None:
+        """Return the log end as it was last seen, records of open transactions included; None if it was not yet."""
+        return self._state(tp).log_end
+
+    async def lag(self, *partitions: TopicPartition) -> dict[TopicPartition, int]:
+        """Return how many offsets lie between the position and the high watermark, of these partitions or of all."""
+        ends = await self.end_offsets(partitions or self.assignment())
+        return {tp: max(0, end - await self.position(tp)) for tp, end in ends.items()}
 
     async def seek(self, tp: TopicPartition, offset: int) -> None:
         """Read a partition from this offset on. Whether it exists is seen when it is read.
@@ -206,72 +348,51 @@ class AsyncConsumer(AsyncClient):
         for tp, committed in (await self._committed(partitions or self.assignment())).items():
             self._move(tp, committed.offset)
 
-    async def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """Return the log starts: the first offsets still readable.
-
-        Raises:
-            UnknownTopicError, UnknownPartitionError
-        """
-        wanted = [TopicPartition(*tp) for tp in partitions]
-        ids = [state.partition_id for state in await self._make_states(wanted)]
-        rows = await self._fetch(statements.PARTITION_OFFSETS, ids)
-        return {tp: row[0] for tp, row in zip(wanted, rows, strict=True)}
-
-    async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """Return the high watermarks: the first offsets that readers do not reach yet.
-
-        Raises:
-            UnknownTopicError, UnknownPartitionError
-        """
-        wanted = [TopicPartition(*tp) for tp in partitions]
-        rows = await self._fetch(statements.HIGH_WATERMARKS, [tp[0] for tp in wanted], [tp[1] for tp in wanted])
-        return {tp: row[0] for tp, row in zip(wanted, rows, strict=True)}
-
-    async def offsets_for_times(
-        self, timestamps: Mapping[TopicPartition, int]
-    ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
-        """Return for each partition the first record of that time (ms since 1970) or later, or None.
-
-        Raises:
-            UnknownTopicError, UnknownPartitionError
-        """
-        result: dict[TopicPartition, OffsetAndTimestamp | None] = {}
-        for (topic, partition), timestamp_ms in timestamps.items():
-            tp = TopicPartition(topic, partition)
-            (state,) = await self._make_states([tp])
-            offset = (await self._fetch(statements.OFFSETS_FOR_TIMES, topic, partition, timestamp_ms))[0][0]
-            rows = [] if offset is None else await self._window(state, offset, 1)
-            result[tp] = OffsetAndTimestamp(offset, rows[0][1]) if rows else None
-        return result
-
     async def commit(self, offsets: Offsets | None = None, connection: Any = None) -> None:
         """Store the group's offsets: the next ones to process.
 
         Args:
             offsets: what to store; None for all records that the application was given.
             connection: the application's own connection: the offsets become visible, or not, with everything else in
-                its transaction. Without it they are committed at once.
+                its transaction, and no other member gets the partitions before it has ended. Without it they are
+                committed at once.
 
         Raises:
             InvalidGroupIdError: the consumer has no group_id.
+            CommitFailedError: partitions are another member's by now, which the message names. Nothing was stored. Go
+                on polling; a transaction with the application's own writes must be rolled back.
+            UnknownMemberIdError: the consumer is no member, and a member holds a partition.
             UnknownTopicError, UnknownPartitionError, InvalidCommitOffsetError
         """
         if self._group_id is None:
             raise errors.InvalidGroupIdError("there is no group to commit for: give the consumer a group_id")
         if offsets is None:
-            offsets = {s.tp: await self.position(s.tp) for s in self._assignment.all() if s.position is not None}
-        if not offsets:
+            offsets = await self._delivered()
+        given = {
+            TopicPartition(*tp): o if isinstance(o, OffsetAndMetadata) else OffsetAndMetadata(o)
+            for tp, o in offsets.items()
+        }
+        if not given:
             return
-        given = [o if isinstance(o, OffsetAndMetadata) else OffsetAndMetadata(o) for o in offsets.values()]
-        target = await self._connection() if connection is None else driver.wrap(connection)
-        await target.fetch(
-            statements.COMMIT_OFFSETS,
-            self._group_id,
-            [tp[0] for tp in offsets],
-            [tp[1] for tp in offsets],
-            [o.offset for o in given],
-            [o.metadata for o in given],
-        )
+        if self._closed:
+            raise errors.IllegalStateError("the consumer is closed: make a new one")
+        if self._membership is not None and self._subscribed:
+            await self._make_states([tp for tp in given if tp not in self._membership.epochs])  # do they exist at all
+            args = self._membership.commit_arguments(given)
+        else:
+            args = (*arguments(self._group_id, given), None, None)
+        try:
+            if connection is not None:
+                await driver.wrap(connection).fetch(statements.COMMIT_OFFSETS, *args)
+                return
+            await self._fetch(statements.COMMIT_OFFSETS, *args)
+        except errors.CommitFailedError:
+            if self._membership is not None:
+                self._membership.lose("its claims are void")  # as every commit would be
+            raise
+        for tp, committed in given.items():
+            if tp in self._assignment:
+                self._assignment[tp].restart = committed.offset
 
     async def committed(self, tp: TopicPartition) -> int | None:
         """Return the offset that the group committed for a partition, or None.
@@ -282,14 +403,56 @@ class AsyncConsumer(AsyncClient):
         found = (await self._committed([tp])).get(TopicPartition(*tp))
         return None if found is None else found.offset
 
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        """Give a connection of the driver, in a transaction, and commit with it the offsets of all that was delivered.
+
+        What the block writes on the connection, sends with `producer.send(connection=…)`, and what was consumed are
+        committed together or not at all: exactly once, for a member of a group. If the block raises, the transaction
+        is rolled back and the records since the last commit are delivered again; as they are if the connection is
+        lost during the commit and it did not take place. The connection is the consumer's: do not close or keep it.
+
+        Raises:
+            IllegalStateError: enable_auto_commit is on.
+            InvalidGroupIdError: the consumer has no group_id.
+            CommitFailedError: partitions are another member's by now; the transaction was rolled back.
+        """
+        if self._group_id is None:
+            raise errors.InvalidGroupIdError("there is no group to commit for: give the consumer a group_id")
+        if self._auto_commit:
+            raise errors.IllegalStateError("transaction() commits offsets itself: give enable_auto_commit=False")
+        connection = self._transaction_connection
+        if connection is None or connection.closed:
+            connection = self._transaction_connection = await driver.connect(direct_dsn(self._dsn))
+        offsets: dict[TopicPartition, int] = {}
+        ended = False
+        try:
+            async with connection.transaction():
+                yield connection.raw
+                offsets = await self._delivered()
+                await self.commit(offsets, connection=connection.raw)
+                ended = True
+        except BaseException:
+            self._take_back()
+            if not ended:
+                raise
+            await self._claim_again()
+            with translating():
+                raise
+        for tp, offset in offsets.items():
+            if tp in self._assignment:
+                self._assignment[tp].restart = offset
+
     def pause(self, *partitions: TopicPartition) -> None:
         """Return no records of these partitions until `resume`."""
         for tp in partitions:
             state = self._state(tp)
             state.paused = True
-            buffered = [r for r in self._buffer if (r.topic, r.partition) == tuple(tp)]
-            if buffered:
-                self._move(state.tp, buffered[0].offset)
+            position = self._next(state)
+            self._forget_buffered([state.tp])
+            if position is not None and position != state.position:
+                state.advance(position)
+                state.more = False
 
     def resume(self, *partitions: TopicPartition) -> None:
         """Return records of these partitions again."""
@@ -300,230 +463,507 @@ class AsyncConsumer(AsyncClient):
         """Return the partitions that are paused."""
         return {state.tp for state in self._assignment.all() if state.paused}
 
-    # what is below needs no lock and no transaction: every statement is one
+    # positions
 
-    async def _connection(self) -> Any:
-        before = self._raw_connection
-        connection = await super()._connection()
-        if connection is not before:
-            for state in self._assignment.all():
-                state.decided = state.safe = 0  # it may be another server, or the same after a crash
-        return connection
-
-    async def _fetch(self, statement: str, *args: Any) -> list[Any]:
-        rows: list[Any] = await (await self._connection()).fetch(statement, *args)
-        return rows
-
-    async def _partitions_of(self, topic: str) -> list[TopicPartition]:
-        rows = await self._fetch(statements.TOPIC_METADATA, topic)
-        return [TopicPartition(topic, p) for p in range(len(rows[0][1]))]
-
-    async def _make_states(self, partitions: list[TopicPartition], *, known: bool = True) -> list[PartitionState]:
-        """Return the states of partitions, new ones for those that are not assigned, or for all if not `known`."""
-        topics: dict[str, tuple[int, list[int]]] = {}
-        states = []
-        for tp in partitions:
-            topic, partition = tp
-            if known and tp in self._assignment:
-                states.append(self._assignment[tp])
-                continue
-            if topic not in topics:
-                topic_id, partition_ids, *_ = (await self._fetch(statements.TOPIC_METADATA, topic))[0]
-                topics[topic] = topic_id, partition_ids
-            topic_id, partition_ids = topics[topic]
-            if not isinstance(partition, int) or not 0 <= partition < len(partition_ids):
-                raise errors.UnknownPartitionError(
-                    f"unknown partition {partition} of topic {topic!r}: it has partitions 0 to {len(partition_ids) - 1}"
-                )
-            states.append(PartitionState(tp, topic_id, partition_ids[partition]))
-        return states
-
-    async def _assign(self, partitions: list[TopicPartition]) -> None:
-        self._assignment.replace(await self._make_states(partitions, known=False))
-        self._buffer = deque(r for r in self._buffer if TopicPartition(r.topic, r.partition) in self._assignment)
-
-    def _state(self, tp: TopicPartition) -> PartitionState:
-        tp = TopicPartition(*tp)
-        if tp not in self._assignment:
-            raise errors.IllegalStateError(f"{tp} is not assigned to this consumer: assign it, or name its topic")
-        return self._assignment[tp]
+    def _next(self, state: PartitionState) -> int | None:
+        """Return the offset of the next record that the application gets."""
+        topic, partition = state.tp
+        for record in self._buffer:
+            if record[1] == partition and record[0] == topic:
+                return record.offset
+        return state.position
 
     def _move(self, tp: TopicPartition, offset: int) -> None:
         state = self._state(tp)
-        self._buffer = deque(r for r in self._buffer if (r.topic, r.partition) != tuple(tp))
-        state.advance(offset)
-        state.more = False
+        self._forget_buffered([state.tp])
+        state.begin(offset)
+        state.last = None
+        state.truncated = False
 
-    async def _committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
-        if self._group_id is None:
-            raise errors.InvalidGroupIdError("there is no group: give the consumer a group_id")
-        wanted = list(partitions)
-        rows = await self._fetch(
-            statements.COMMITTED_OFFSETS, self._group_id, [tp[0] for tp in wanted], [tp[1] for tp in wanted]
-        )
-        return {TopicPartition(row[0], row[1]): OffsetAndMetadata(row[2], row[3]) for row in rows}
+    def _forget_buffered(self, partitions: Iterable[TopicPartition]) -> None:
+        if self._buffer:
+            gone = set(partitions)
+            self._buffer = deque(r for r in self._buffer if (r[0], r[1]) not in gone)
 
-    async def _find_positions(self) -> None:
-        """Give a position to every partition that has none: the committed offset, else by the reset policy."""
-        missing = [state for state in self._assignment.all() if state.position is None]
-        if not missing:
+    async def _delivered(self) -> dict[TopicPartition, int]:
+        """Return for every partition where the application is, as far as it has got anything."""
+        firsts: dict[tuple[str, int], int] = {}
+        for record in self._buffer:
+            firsts.setdefault((record[0], record[1]), record.offset)
+        return {s.tp: firsts.get(s.tp, s.position) for s in self._assignment.all() if s.position is not None}
+
+    def _replace(self, states: Iterable[PartitionState]) -> None:
+        """Read these partitions from now on; those that stay keep where they are."""
+        self._assignment.replace(list(states))
+        self._forget_buffered({TopicPartition(r[0], r[1]) for r in self._buffer} - self._assignment.partitions())
+
+    def _take_back(self) -> None:
+        """Go back to where the last transaction left the application."""
+        self._buffer.clear()
+        for state in self._assignment.all():
+            if state.restart is not None:
+                state.advance(state.restart)
+                state.more = False
+
+    async def _claim_again(self) -> None:
+        """Start from what is committed, once nothing more can come of a commit whose outcome is not known."""
+        for state in self._assignment.all():
+            if state.restart is not None:
+                self._restarts[state.tp] = state.restart
+        membership = self._membership
+        if membership is not None and membership.member_id is not None:
+            self._replace([])
+            try:
+                # whoever claims waits for the transaction that has committed under the epoch before
+                await membership.release(set(membership.epochs))
+            except errors.PgqError as error:
+                membership.lose(str(error))
+
+    # the group, and what is read
+
+    @property
+    def _subscribed(self) -> bool:
+        return bool(self._topics) or self._pattern is not None
+
+    async def _connection(self) -> Any:
+        if self._raw_connection is None or self._raw_connection.closed:
+            self._listening.clear()
+            self._parked = None
+            if self._membership is not None:
+                self._membership.lose("its connection was lost", with_session=True)
+        if self._membership is not None and self._dsn is None:
+            self._dsn = direct_dsn(None)
+        return await super()._connection()
+
+    async def _prepare(self) -> None:
+        """See to it that what is read is what should be; commit if it is time."""
+        if self._auto_commit and time.monotonic() - self._committed_at >= self._auto_commit_interval_s:
+            await self._commit_delivered(await self._delivered())
+        if self._membership is not None and (self._subscribed or self._subscription_changed):
+            await self._rebalance(self._membership)
+        elif self._subscribed and (
+            self._subscription_changed or not self._read_topics or self._is_old(self._looked_at)
+        ):
+            self._subscription_changed = False
+            await self._find_partitions()
+
+    def _is_old(self, looked_at: float) -> bool:
+        return time.monotonic() - looked_at >= self._metadata_max_age_s
+
+    async def _topics_now(self) -> tuple[str, ...]:
+        """Return the topics that the subscription comes to."""
+        self._looked_at = time.monotonic()
+        if self._pattern is None:
+            return self._topics
+        rows = await self._fetch(statements.TOPIC_NAMES)
+        return tuple(name for (name,) in rows if self._pattern.match(name))
+
+    async def _find_partitions(self) -> None:
+        """Read all partitions of the topics: a consumer without a group."""
+        topics = await self._topics_now()
+        partitions = []
+        for topic in topics:
+            rows = await self._fetch(statements.TOPIC_METADATA, topic)
+            partitions += [TopicPartition(topic, p) for p in range(len(rows[0][1]))]
+        if set(partitions) != self.assignment():
+            self._replace(await self._make_states(partitions))
+        self._read_topics = topics
+
+    async def _follow_subscription(self) -> None:
+        """Leave the group if nothing is subscribed any more; tell it what else is."""
+        membership = self._membership
+        self._subscription_changed = False
+        if self._subscribed:
             return
-        committed = await self._committed([s.tp for s in missing]) if self._group_id is not None else {}
-        by_policy = [state for state in missing if state.tp not in committed]
-        for state in missing:
-            if state.tp in committed:
-                state.advance(committed[state.tp].offset)
-        if by_policy:
-            await self._reset(
-                by_policy,
-                errors.NoOffsetForPartitionError(
-                    f"no committed offset for {by_policy[0].tp}, and auto_offset_reset is 'none':"
-                    " seek, or choose a policy"
-                ),
+        self._read_topics = ()
+        if membership is not None and membership.member_id is not None:
+            await self._give_up(membership, set(membership.epochs))
+            await membership.leave("it has unsubscribed")
+        self._replace([])
+
+    async def _rebalance(self, membership: AsyncMembership) -> None:
+        """Take part in the group: join it if this is no member, give up what is another's, claim what is free."""
+        if self._subscription_changed:
+            await self._follow_subscription()
+            if not self._subscribed:
+                return
+            self._looked_at = 0.0
+        async with self._mutex:
+            await self._connection()
+        if membership.member_id is not None:
+            await self._beat(membership, _BUSY_BEAT_S)
+        if membership.member_id is None:
+            await self._join(membership)
+        elif self._looked_at == 0.0 or (self._pattern is not None and self._is_old(self._looked_at)):
+            topics = await self._topics_now()
+            if topics != self._read_topics:
+                await self._fetch(statements.CHANGE_SUBSCRIPTION, membership.member_id, sorted(topics))
+                self._read_topics = topics
+                membership.stale = True
+        if membership.stale:
+            await membership.work_out()
+            self._claim_at = 0.0
+            self._missing_since = time.monotonic()
+        if membership.member_id is None:
+            return  # the next call joins again
+        surplus = membership.surplus()
+        if surplus:
+            await self._give_up(membership, surplus)
+            await membership.release(surplus)
+        now = time.monotonic()
+        if now >= self._claim_at and membership.missing():
+            await self._take_over(membership)
+            self._claim_at = now + (_CLAIM_S if now - self._missing_since < _CLAIM_SOON_S else _CLAIM_LATER_S)
+
+    async def _join(self, membership: AsyncMembership) -> None:
+        await membership.let_go()
+        lost = self._assignment.partitions()
+        membership.epochs.clear()
+        membership.target.clear()
+        if lost:
+            logger.warning("group %s: lost %s: %s", self._group_id, _listed(lost), membership.reason)
+            self._replace([])
+            if self._listener is not None:
+                await call(self._listener.on_partitions_lost, lost)
+        if membership.fenced:
+            raise errors.FencedInstanceIdError(
+                f"another consumer of group {self._group_id!r} has joined with this group_instance_id: close this one"
             )
+        if self._raw_connection.pooled:
+            raise errors.UnsupportedPoolerError(
+                "a member of a group needs a session of its own, and this connection goes through a pooler, such as"
+                " PgBouncer: set PGQ_DIRECT_DSN, or dsn=, to reach the server directly"
+            )
+        topics = await self._topics_now()
+        for topic in topics:
+            await self._fetch(statements.TOPIC_METADATA, topic)  # which says so if there is none
+        await membership.join(topics, self._client_id)
+        self._read_topics = topics
+        self._beat_at = self._progress_at = time.monotonic()
+        await self._listen([membership.channel])
+        self._start_worker()
 
-    async def _reset(self, states: list[PartitionState], error: errors.PgqError) -> None:
-        """Move partitions to where auto_offset_reset says; raise the error if it is "none"."""
-        if self._auto_offset_reset == "none":
+    async def _give_up(self, membership: AsyncMembership, partitions: set[TopicPartition]) -> None:
+        """Finish with partitions that are to be another's."""
+        if self._auto_commit:
+            delivered = await self._delivered()
+            await self._commit_delivered({tp: o for tp, o in delivered.items() if tp in partitions})
+        if partitions and self._listener is not None and membership.member_id is not None:
+            await call(self._listener.on_partitions_revoked, set(partitions))
+        logger.info("group %s: gives up %s", self._group_id, _listed(partitions))
+        self._replace(state for state in self._assignment.all() if state.tp not in partitions)
+
+    async def _take_over(self, membership: AsyncMembership) -> None:
+        """Begin with partitions that have become free."""
+        claimed = await membership.claim()
+        if not claimed:
+            return
+        for state, offset in claimed:
+            restart = self._restarts.pop(state.tp, None)
+            position = restart if offset is None else offset
+            if position is not None:
+                state.begin(position)
+        self._replace([*self._assignment.all(), *(state for state, _ in claimed)])
+        new = {state.tp for state, _ in claimed}
+        logger.info(
+            "group %s: reads %s, with %d others to come", self._group_id, _listed(new), len(membership.missing())
+        )
+        if self._listener is not None:
+            await call(self._listener.on_partitions_assigned, new)
+
+    async def _beat(self, membership: AsyncMembership, every_s: float) -> None:
+        now = time.monotonic()
+        if now - self._beat_at >= every_s:
+            self._beat_at = now
+            await membership.beat()
+
+    async def _commit_delivered(self, offsets: dict[TopicPartition, int]) -> None:
+        """Commit by itself, what has changed; a failure is logged and the next time tries again."""
+        self._committed_at = time.monotonic()
+        changed = {tp: o for tp, o in offsets.items() if tp in self._assignment and self._assignment[tp].restart != o}
+        if changed:
+            try:
+                await self.commit(changed)
+            except errors.PgqError as error:
+                logger.warning("group %s: automatic commit: %s", self._group_id, error)
+
+    # the worker: what has to be done although the application is busy
+
+    def _start_worker(self) -> None:
+        if self._worker is None or not self._worker.running:
+            self._worker = Worker(self._work, f"pgq-consumer-{self._group_id}")
+
+    async def _work(self) -> None:
+        while not await self._ending.wait(_BEAT_S):
+            try:
+                await self._tend()
+            except errors.PgqError as error:
+                logger.debug("group %s: %s", self._group_id, error)
+
+    async def _tend(self) -> None:
+        connection, membership = self._raw_connection, self._membership
+        if connection is None or connection.closed:
+            self._attention = True
+            return
+        now = time.monotonic()
+        progress = (self._polls, len(self._buffer))
+        if self._polling or progress != self._progress:
+            self._progress, self._progress_at = progress, now
+        elif self._parked and now - self._progress_at > _PARKED_LOOK_S:
+            await self._unpark(notified=False)
+        if membership is not None and membership.member_id is not None:
+            if now - self._progress_at > self._max_poll_interval_s:
+                logger.warning("group %s: left, since nothing was polled for max_poll_interval_ms", self._group_id)
+                await membership.leave("nothing was polled for max_poll_interval_ms")
+                return
+            if not self._subscribed:
+                return
+            await self._beat(membership, _BEAT_S)
+            due = self._auto_commit and now - self._committed_at >= self._auto_commit_interval_s
+            if membership.stale or membership.member_id is None or membership.missing() or due:
+                self._attention = True
+
+    async def _close(self, *, failed: bool) -> None:
+        if self._closed:
+            return
+        self._ending.set()
+        connection, membership = self._raw_connection, self._membership
+        try:
+            if connection is not None and not connection.closed:
+                if membership is not None and membership.member_id is not None:
+                    if self._auto_commit:
+                        await self._commit_delivered(self._done() if failed else await self._delivered())
+                    if self._listener is not None and self._assignment:
+                        await call(self._listener.on_partitions_revoked, self._assignment.partitions())
+                    if self._parked:
+                        await self._unpark(notified=False)
+                    if not membership.static:
+                        await membership.leave("it was closed")
+                elif self._parked:
+                    await self._unpark(notified=False)
+                if self._auto_commit and not self._subscribed and not failed:
+                    await self._commit_delivered(await self._delivered())
+        except errors.PgqError as error:
+            logger.warning("group %s: while closing: %s", self._group_id, error)
+        finally:
+            self._closed = True
+            if self._worker is not None:
+                await self._worker.join()
+            if self._transaction_connection is not None:
+                await self._transaction_connection.close()
+            await self._disconnect()
+
+    def _done(self) -> dict[TopicPartition, int]:
+        """Return how far the application has surely come, beyond what is committed, when it fails with what it has."""
+        reached = dict(self._before)
+        if self._given is not None:
+            firsts: dict[TopicPartition, int] = {}
+            for record in (self._given, *self._buffer):
+                firsts.setdefault(TopicPartition(record[0], record[1]), record.offset)
+            reached = {s.tp: firsts.get(s.tp, s.position) for s in self._assignment.all() if s.position is not None}
+        return {
+            s.tp: reached[s.tp] for s in self._assignment.all() if s.tp in reached and reached[s.tp] > (s.restart or 0)
+        }
+
+    # polling
+
+    async def _getmany(
+        self, only: set[TopicPartition], limit: int, timeout_s: float
+    ) -> dict[TopicPartition, list[ConsumerRecord]]:
+        start = time.monotonic()
+        deadline = start + timeout_s
+        failures = 0
+        self._polls += 1
+        self._polling = True
+        result: dict[TopicPartition, list[ConsumerRecord]] = {}
+        try:
+            if self._auto_commit:
+                self._before = await self._delivered()
+            while True:
+                try:
+                    await self._prepare()
+                    if self._buffer and not result:
+                        result = self._take_buffered(only, limit)
+                        if result:
+                            return result
+                    await self._poll(result, only, limit)
+                    failures = 0
+                    if result and self._is_enough(result, limit, min(deadline, start + self._fetch_max_wait_s)):
+                        return result
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        return result
+                    await self._wait(left)
+                except _AWAY as error:
+                    if result:
+                        return result
+                    failures += 1
+                    await self._excuse(error, failures, deadline - time.monotonic())
+        finally:
+            self._polling = False
+            if result:
+                self._idle = 0
+                if self._parked:
+                    await self._unpark_quietly()
+
+    def _is_enough(self, result: dict[TopicPartition, list[ConsumerRecord]], limit: int, until: float) -> bool:
+        if self._fetch_min_bytes == 1 or time.monotonic() >= until:
+            return True
+        if sum(map(len, result.values())) >= limit:
+            return True
+        size = sum(_size(record.key) + _size(record.value) for batch in result.values() for record in batch)
+        return size >= self._fetch_min_bytes
+
+    async def _excuse(self, error: errors.PgqError, failures: int, left_s: float) -> None:
+        """Wait before the server is asked again, or raise the error."""
+        if not error.retriable or left_s <= 0:
             raise error
-        find = self.beginning_offsets if self._auto_offset_reset == "earliest" else self.end_offsets
-        found = await find([state.tp for state in states])
-        for state in states:
-            state.advance(found[state.tp])
-            state.more = False
+        if isinstance(error, errors.NotLeaderError):
+            await self._disconnect()  # another of the DSN's hosts may be the leader
+        log = logger.warning if failures == 1 else logger.debug
+        log("consumer: %s: tries again", error)
+        await sleep(min(backoff_s(failures, 0.05, 1.0, random()), left_s))
 
-    async def _poll(self, only: set[TopicPartition], limit: int) -> dict[TopicPartition, list[ConsumerRecord]]:
-        """Read what there is. Records that are not returned were not read: if one partition fails, what others gave is
-        returned, and the next call meets the failure; if there is nothing to return, no position has moved.
+    def _take_buffered(self, only: set[TopicPartition], limit: int) -> dict[TopicPartition, list[ConsumerRecord]]:
+        """Return records that iteration has read but not given out, so that both ways can be mixed."""
+        result: dict[TopicPartition, list[ConsumerRecord]] = {}
+        kept: deque[ConsumerRecord] = deque()
+        for record in self._buffer:
+            tp = TopicPartition(record.topic, record.partition)
+            if limit > 0 and (not only or tp in only):
+                result.setdefault(tp, []).append(record)
+                limit -= 1
+            else:
+                kept.append(record)
+        self._buffer = kept
+        return result
+
+    async def _poll(
+        self, result: dict[TopicPartition, list[ConsumerRecord]], only: set[TopicPartition], limit: int
+    ) -> None:
+        """Add what there is to the result. What is not in it was not read: if one partition fails, the others' records
+        are there, and the next call meets the failure; if there is nothing to return, no position has moved.
         """
-        await self.start()
         if not self._assignment:
-            raise errors.IllegalStateError("nothing to read: name topics, or assign partitions")
+            if not self._subscribed:
+                raise errors.IllegalStateError("nothing to read: name topics, or assign partitions")
+            return
         await self._find_positions()
         states = [s for s in self._assignment.rotate() if not only or s.tp in only]
         before = [(state, state.position) for state in states]
-        result: dict[TopicPartition, list[ConsumerRecord]] = {}
+        membership = self._membership
+        member_id = membership.member_id if membership is not None else None
+        found: dict[TopicPartition, list[ConsumerRecord]] = {}
         try:
-            await self._read_all(result, states, limit)
+            await self._read_all(found, states, limit - sum(map(len, result.values())))
         except BaseException as error:
-            if result and isinstance(error, errors.PgqError):
-                return result
-            for state, position in before:
-                if position is not None and state.tp in result:
-                    state.advance(position)
-            raise
-        return result
+            if not (found and isinstance(error, errors.PgqError)):
+                for state, position in before:
+                    if position is not None and state.tp in found:
+                        state.advance(position)
+                raise
+        if membership is not None and membership.member_id != member_id:
+            return  # others may read these partitions by now; this member is about to find out
+        for tp, batch in found.items():
+            result.setdefault(tp, []).extend(batch)
 
-    async def _read_all(
-        self, result: dict[TopicPartition, list[ConsumerRecord]], states: list[PartitionState], limit: int
-    ) -> None:
+    # waiting
+
+    async def _wait(self, left_s: float) -> None:
+        """Wait until it is worth while to look again: until something was appended, or the group has changed."""
+        connection, membership = self._raw_connection, self._membership
+        if connection is None or connection.closed:
+            return
         now = time.monotonic()
-        if now - self._asked_at > _ASK_EVERY_S:
-            for state in states:
-                state.more = False
-        log_ends: dict[TopicPartition, int] | None = None
-        for state in states:
-            if limit <= 0:
+        if membership is not None and self._subscribed:
+            if membership.member_id is None or membership.stale:
                 return
-            if not state.more:
-                if log_ends is None:
-                    self._asked_at = now
-                    log_ends = await self._look([s for s in states if not s.more])
-                if state.position is None or state.position >= log_ends.get(state.tp, 0):
-                    continue
-            limit -= await self._read_into(result, state, limit)
-
-    async def _look(self, states: list[PartitionState]) -> dict[TopicPartition, int]:
-        """Return the log ends of some partitions; give new positions to those that are out of range."""
-        rows = await self._fetch(statements.PARTITION_OFFSETS, [s.partition_id for s in states])
-        log_ends: dict[TopicPartition, int] = {}
-        for state, (log_start, log_end) in zip(states, rows, strict=True):
-            if log_start is None:
-                raise errors.UnknownTopicError(f"topic {state.tp.topic!r} was deleted: assign other partitions")
-            log_ends[state.tp] = log_end
-            if state.position is None or not log_start <= state.position <= log_end:
-                await self._reset(
-                    [state],
-                    errors.OffsetOutOfRangeError(
-                        f"position {state.position} of {state.tp} is out of range {log_start} to {log_end}:"
-                        " seek to another offset"
-                    ),
+            if membership.missing():
+                await self._hear(
+                    connection, min(left_s, max(0.001, self._claim_at - now), _QUICK_S[-1] * 2**self._idle)
                 )
-        return log_ends
+                self._idle = min(self._idle + 1, 4)
+                return
+        if connection.pooled:
+            await sleep(min(left_s, _QUICK_S[0] * 2**self._idle, _POOLED_LAST_S))
+            self._idle += self._idle < 7
+            return
+        if self._idle < len(_QUICK_S):
+            self._idle += 1
+            await sleep(min(left_s, _QUICK_S[self._idle - 1]))
+            return
+        topic_ids = sorted({state.topic_id for state in self._assignment.all() if not state.paused})
+        if topic_ids and not self._parked and not await self._park(topic_ids):
+            return  # somebody is appending; or it has just been parked, and has to look once more
+        until = now + min(left_s, _PARKED_LOOK_S)
+        while (left_s := until - time.monotonic()) > 0:
+            if await self._hear(connection, min(left_s, _BEAT_S)) or connection.closed or self._attention:
+                return
+            if membership is not None and membership.member_id is not None and self._subscribed:
+                await self._beat(membership, _BEAT_S * 0.9)
+                if membership.stale or membership.member_id is None:
+                    return
+        if self._parked is not None and len(self._parked) < len(topic_ids):
+            self._parked = None  # it relies on another's lock, who may be gone
 
-    async def _read_into(
-        self, result: dict[TopicPartition, list[ConsumerRecord]], state: PartitionState, limit: int
-    ) -> int:
-        """Read one window of a partition, add its records to the result and return how many they are."""
-        state.more = False
-        try:
-            rows = await self._read(state, limit)
-        except errors.OffsetOutOfRangeError as error:
-            await self._reset([state], error)
-            return 0
-        if rows:
-            result[state.tp] = found = records.decode(
-                state.tp.topic,
-                state.tp.partition,
-                rows,
-                self._key_deserializer,
-                self._value_deserializer,
-                self._max_decompressed_bytes,
-            )
-            state.advance(found[-1].offset + 1)
-        state.more = len(rows) == limit or state.position == state.segment.end_offset
-        return len(rows)
-
-    async def _window(self, state: PartitionState, position: int, limit: int) -> list[Any]:
-        """Return rows from the position on, as far as its segment goes; none if it has no segment yet."""
-        if not state.segment.base_offset <= position < state.segment.end_offset:
-            base, end = (await self._fetch(statements.SEGMENT_AT, state.partition_id, position))[0]
-            if base is None:
-                return []
-            state.segment = Segment(base, end, statements.fetch_window(state.topic_id, state.tp.partition, base))
-        return await self._fetch(state.segment.window, position, min(position + limit, state.segment.end_offset))
-
-    async def _read(self, state: PartitionState, limit: int) -> list[Any]:
-        """Return the rows that may be delivered from the position on, none that a crash could take back."""
-        rows = await self._read_visible(state, limit)
-        if rows and rows[-1][0] >= state.safe and not await self._secure(state, more=len(rows) == limit):
-            return []
-        return rows
-
-    async def _secure(self, state: PartitionState, *, more: bool) -> bool:
-        """See that what was read so far is flushed, by as many servers as the topic asks for; return whether it is.
-
-        Where there is more to read the watermark is asked for as well, so that this is done once for all below it.
-        """
-        before = self._raw_connection
-        if await self._connection() is not before:
-            return False  # what was read may be gone with the server that it was read from
-        watermark, replicas, flushed = (await self._fetch(statements.FLUSH_READS, state.partition_id, more))[0]
-        if replicas is not None and replicas > 1:
-            rows = await self._fetch(statements.AWAIT_REPLICAS, flushed, replicas, _REPLICAS_TIMEOUT_MS)
-            if not rows[0][0]:
-                return False
-        if watermark is not None:
-            state.safe = max(state.safe, watermark)
+    async def _hear(self, connection: Any, seconds: float) -> bool:
+        """Wait for a notification; return whether one came."""
+        channels: set[str] = await connection.wait_for_notification(seconds)
+        if not channels:
+            return False
+        if self._membership is not None and self._membership.channel in channels:
+            self._beat_at = self._claim_at = 0.0
+            channels = channels - {self._membership.channel}
+        if channels:
+            self._idle = 0
+            if self._parked is not None:
+                await self._unpark(notified=True)
         return True
 
-    async def _read_visible(self, state: PartitionState, limit: int) -> list[Any]:
-        """Return the rows that may be delivered from the position on; the rule stands at pgq._settle."""
-        position = state.position
-        assert position is not None
-        rows = await self._window(state, position, limit)
-        if rows and rows[0][0] == position:
-            count = records.deliverable(rows, position, state.decided)
-            return rows if count == len(rows) else rows[:count]
-        # the record at the position is missing: not committed yet, rolled back, or deleted
-        if position >= state.decided and state.holes < REREADS:
-            state.holes += 1
-            return []
-        next_offset, state.decided = (await self._fetch(statements.SETTLE, state.partition_id, position))[0]
-        if state.decided <= position or not await self._secure(state, more=True):
-            return []
-        rows = await self._window(state, next_offset, limit)
-        if next_offset < state.decided and (not rows or rows[0][0] != next_offset):
-            return []  # it was there a moment ago: deleted meanwhile. The position stays, so that this is seen
-        state.advance(next_offset)
-        return rows[: records.deliverable(rows, next_offset, state.decided)]
+    async def _park(self, topic_ids: list[int]) -> bool:
+        """Have appends to these topics notify; return whether that is so and the log was looked at since."""
+        if self._parked is not None:
+            return True
+        await self._listen([f"pgq_{topic_id}" for topic_id in topic_ids])
+        held, busy = (await self._fetch(statements.PARK, topic_ids))[0]
+        if busy:
+            await sleep(_QUICK_S[0])
+        else:
+            self._parked = list(held)
+            self._start_worker()
+        return False
+
+    async def _unpark(self, *, notified: bool) -> None:
+        held, self._parked = self._parked, None
+        if held:
+            await self._fetch(statements.UNPARK, held, notified)
+
+    async def _unpark_quietly(self) -> None:
+        try:
+            await self._unpark(notified=False)
+        except errors.PgqError as error:
+            logger.debug("group %s: %s", self._group_id, error)  # the lock went with the session
+
+    async def _listen(self, channels: list[str]) -> None:
+        new = [channel for channel in channels if channel not in self._listening]
+        if new:
+            async with self._mutex:
+                await (await self._connection()).listen(new)
+            self._listening.update(new)
+
+
+def _names(topics: Iterable[str]) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(topics))
+    for name in names:
+        if not isinstance(name, str):
+            raise errors.InvalidTopicError(f"a topic's name is a string, not {name!r}")
+    return names
+
+
+def _size(part: Any) -> int:
+    """Return the bytes of a key or a value; of one that was deserialized, a guess."""
+    return 0 if part is None else len(part) if isinstance(part, bytes | str) else 64
+
+
+def _listed(partitions: Iterable[TopicPartition]) -> str:
+    return ", ".join(f"{tp.topic}-{tp.partition}" for tp in sorted(partitions)) or "nothing"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pgq.types import TopicPartition
 
@@ -21,7 +21,23 @@ class Segment(NamedTuple):
 class PartitionState:
     """One partition of a consumer."""
 
-    __slots__ = ("decided", "holes", "more", "partition_id", "paused", "position", "safe", "segment", "topic_id", "tp")
+    __slots__ = (
+        "decided",
+        "holes",
+        "last",
+        "log_end",
+        "mean_bytes",
+        "more",
+        "partition_id",
+        "paused",
+        "position",
+        "restart",
+        "safe",
+        "segment",
+        "topic_id",
+        "tp",
+        "truncated",
+    )
 
     def __init__(self, tp: TopicPartition, topic_id: int, partition_id: int) -> None:
         self.tp = tp
@@ -40,6 +56,22 @@ class PartitionState:
         self.more = False
         """Whether the last window was full, so that more is there without asking."""
         self.paused = False
+        self.log_end: int | None = None
+        """As it was last seen."""
+        self.restart: int | None = None
+        """Where to read again after a rollback: the position that was found, sought or committed last."""
+        self.last: tuple[Any, ...] | None = None
+        """The row that was delivered last: a server that does not have it has lost it."""
+        self.truncated = False
+        """Whether that is so."""
+        self.mean_bytes = 16_384.0
+        """Of recent records, for how many to ask for; a guess at first."""
+
+    def begin(self, position: int) -> None:
+        """Read from here, and come back here after a rollback."""
+        self.advance(position)
+        self.restart = position
+        self.more = False
 
     def advance(self, position: int) -> None:
         """Go on from here."""

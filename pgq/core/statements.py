@@ -40,8 +40,10 @@ ACKS_STATUS = "select synchronous_standby_names, in_sync_replicas, acks_all, war
 UPKEEP = "select pgq.upkeep($1::int4, $2::int4)"
 
 PARTITION_OFFSETS = "select log_start_offset, log_end_offset from pgq._partition_offsets($1::int4[])"
-SETTLE = "select next_offset, high_watermark from pgq._settle($1::int4, $2::int8)"
-FLUSH_READS = "select high_watermark, replicas, flushed::text from pgq._flush_reads($1::int4, $2::bool)"
+# Up to PostgreSQL 16 it is their commit that flushes, and it need not wait for standbys.
+_LOCAL = ", set_config('synchronous_commit', 'local', true)"
+SETTLE = f"select next_offset, high_watermark from pgq._settle($1::int4, $2::int8){_LOCAL}"
+FLUSH_READS = f"select high_watermark, replicas, flushed::text from pgq._flush_reads($1::int4, $2::bool){_LOCAL}"
 AWAIT_REPLICAS = "select pgq._await_replicas($1::text::pg_lsn, $2::int4, $3::int4)"
 HIGH_WATERMARKS = (
     "select pgq.high_watermark(w.topic, w.partition)"
@@ -50,9 +52,37 @@ HIGH_WATERMARKS = (
 OFFSETS_FOR_TIMES = (
     "select pgq.offsets_for_times($1::text, $2::int4, 'epoch'::timestamptz + $3::int8 * interval '1 millisecond')"
 )
-COMMIT_OFFSETS = "select pgq.commit_offsets($1::text, $2::text[], $3::int4[], $4::int8[], $5::text[])"
+OFFSETS_FOR_AGE = (
+    "select pgq.offsets_for_times(w.topic, w.partition, clock_timestamp() - $3::int8 * interval '1 millisecond')"
+    " from unnest($1::text[], $2::int4[]) with ordinality w (topic, partition, nth) order by w.nth"
+)
+COMMIT_OFFSETS = (
+    "select pgq.commit_offsets($1::text, $2::text[], $3::int4[], $4::int8[], $5::text[], $6::int8, $7::int8[])"
+)
 COMMITTED_OFFSETS = (
     'select topic, partition, "offset", metadata from pgq.committed_offsets($1::text, $2::text[], $3::int4[])'
+)
+
+JOIN_GROUP = (
+    "select member_id, generation, channel"
+    " from pgq.join_group($1::text, $2::text[], $3::text, $4::int4, $5::text, $6::text)"
+)
+HEARTBEAT = "select generation, claims from pgq.heartbeat($1::int8, $2::bool)"
+END_STUCK_MEMBERS = "select pgq.end_stuck_members($1::int8)"
+GROUP_ASSIGNMENT = "select generation, assignor, members::text, topics::text from pgq.group_assignment($1::int8)"
+CLAIM_PARTITIONS = (
+    'select topic, partition, epoch, "offset", metadata'
+    " from pgq.claim_partitions($1::int8, $2::int8, $3::text[], $4::int4[])"
+)
+RELEASE_PARTITIONS = "select pgq.release_partitions($1::int8, $2::text[], $3::int4[])"
+CHANGE_SUBSCRIPTION = "select pgq.change_subscription($1::int8, $2::text[])"
+LEAVE_GROUP = "select pgq.leave_group($1::int8)"
+PARK = "select held, busy from pgq._park($1::int4[])"
+UNPARK = "select pgq._unpark($1::int4[], $2::bool)"
+TOPIC_NAMES = "select name from pgq.list_topics() order by name"
+LEADER_EPOCH = (
+    "select case when not pg_is_in_recovery()"
+    " then ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4 end"
 )
 
 CREATE_TOPIC = "select topic_id, name, partitions, config::text from pgq.create_topic($1::text, $2::int4, $3::jsonb)"

@@ -1,11 +1,12 @@
 """asyncpg behind the interface that all drivers share; nothing above this package knows which one it talks to.
 
-Interface: connect, wrap, and Connection with fetch, execute, copy_in, commit, transaction, mark, close, closed. Errors
-of the driver come out as errors of pgq.
+Interface: connect, wrap, and Connection with fetch, execute, copy_in, commit, transaction, mark, listen,
+wait_for_notification, close, closed, pooled, raw. Errors of the driver come out as errors of pgq.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 from urllib.parse import urlencode
@@ -42,9 +43,11 @@ class Connection:
     """One connection. Not for concurrent use."""
 
     def __init__(self, raw: Any, *, pooled: bool = False) -> None:
-        self._raw = raw
-        self._pooled = pooled
+        self.raw = self._raw = raw
+        self.pooled = pooled
         self._warned = False
+        self._channels: set[str] = set()
+        self._notified = asyncio.Event()
 
     @property
     def closed(self) -> bool:
@@ -54,7 +57,7 @@ class Connection:
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
         """Run one statement and return its rows, read by position."""
         with translating():
-            if self._pooled and not self._raw.is_in_transaction():
+            if self.pooled and not self._raw.is_in_transaction():
                 # asyncpg prepares and then executes: two turns, which a pooler may send to two sessions
                 async with self._raw.transaction():
                     return await self.fetch(sql, *args)
@@ -90,6 +93,35 @@ class Connection:
     def mark(self) -> Callable[[], bool]:
         """Return what says whether no rollback to a savepoint has undone this moment: asyncpg does not tell."""
         return lambda: True
+
+    async def listen(self, channels: Iterable[str]) -> None:
+        """Have notifications of these channels kept for `wait_for_notification`."""
+        with translating():
+            for channel in channels:
+                await self._raw.add_listener(channel, self._take_notification)
+
+    def _take_notification(self, _raw: Any, _pid: int, channel: str, _payload: str) -> None:
+        self._channels.add(channel)
+        self._notified.set()
+
+    async def wait_for_notification(self, seconds: float) -> set[str]:
+        """Return the channels that were notified since the last call; wait so long for one.
+
+        The connection can be used meanwhile.
+        """
+        if not self._channels and seconds > 0:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._notified.wait()
+            except TimeoutError:
+                pass
+        channels, self._channels = self._channels, set()
+        self._notified.clear()
+        return channels
+
+    def abort(self) -> None:
+        """End it without a word to the server, which may not be there."""
+        self._raw.terminate()
 
     async def close(self) -> None:
         """Close; an open transaction is rolled back by the server."""
@@ -133,6 +165,7 @@ async def connect(dsn: str | None, *settings: str) -> Connection:
             raw = await asyncpg.connect(f"postgresql://?{query}", timeout=timeout, statement_cache_size=0)
     connection = Connection(raw, pooled=pooled)
     raw.add_log_listener(connection.note)
+    raw.add_termination_listener(lambda _raw: connection._notified.set())  # whoever waits finds it closed
     try:
         for setting in () if pooled else settings:  # behind a pooler they would be another session's
             await connection.execute(setting)

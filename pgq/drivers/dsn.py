@@ -10,19 +10,28 @@ from pgq import errors
 from pgq.config import Settings
 
 
+def direct_dsn(dsn: str | None) -> str | None:
+    """Return the DSN given, else PGQ_DIRECT_DSN, else None for PGQ_DSN: for sessions of one client alone."""
+    return dsn if dsn is not None else _settings().direct_dsn
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise errors.InvalidRequestError(
+            f"environment variable PGQ_{str(wrong['loc'][0]).upper()}: {wrong['msg']}"
+        ) from error
+
+
 def resolve_dsn(dsn: str | None) -> str:
     """Return the DSN given, else PGQ_DSN, with a connect_timeout.
 
     Raises:
         InvalidRequestError: there is neither, or it is no connection string.
     """
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        raise errors.InvalidRequestError(
-            f"environment variable PGQ_{str(wrong['loc'][0]).upper()}: {wrong['msg']}"
-        ) from error
+    settings = _settings()
     dsn = dsn if dsn is not None else settings.dsn
     if not dsn:
         raise errors.InvalidRequestError(

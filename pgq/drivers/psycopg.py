@@ -2,8 +2,9 @@
 
 """psycopg behind the interface that all drivers share; psycopg.py is generated from psycopg_async.py.
 
-Interface: connect, wrap, and Connection with fetch, execute, copy_in, commit, transaction, mark, close, closed; cancel
-and abort for threads.Deadline. Errors of the driver come out as errors of pgq.
+Interface: connect, wrap, and Connection with fetch, execute, copy_in, commit, transaction, mark, listen,
+wait_for_notification, close, closed, pooled, raw; cancel and abort for threads.Deadline. Errors of the driver come out
+as errors of pgq.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from pgq.drivers.sqlstate import connecting, translating
 class Connection:
     """One connection. Not for concurrent use."""
 
-    def __init__(self, raw: psycopg.Connection[Any]) -> None:
-        self._raw = raw
+    def __init__(self, raw: psycopg.Connection[Any], *, pooled: bool = False) -> None:
+        self.raw = self._raw = raw
+        self.pooled = pooled
         self._warned = False
 
     @property
@@ -82,6 +84,18 @@ class Connection:
         """Return what says whether no rollback to a savepoint has undone this moment: psycopg does not tell."""
         return lambda: True
 
+    def listen(self, channels: Iterable[str]) -> None:
+        """Have notifications of these channels kept for `wait_for_notification`."""
+        self.execute("; ".join(f'listen "{channel}"' for channel in channels))
+
+    def wait_for_notification(self, seconds: float) -> set[str]:
+        """Return the channels that were notified since the last call; wait so long for one.
+
+        Who uses the connection meanwhile waits.
+        """
+        with translating():
+            return {notice.channel for notice in self._raw.notifies(timeout=seconds, stop_after=1)}
+
     def close(self) -> None:
         """Close; an open transaction is rolled back by the server."""
         self._raw.close()
@@ -102,6 +116,7 @@ def connect(dsn: str | None, *settings: str) -> Connection:
     try:
         # a pooler has a pid of its own; behind it a prepared statement, or a setting, may be another session's
         if (connection.fetch("select pg_backend_pid()"))[0][0] != raw.info.backend_pid:
+            connection.pooled = True
             raw.prepare_threshold = None
             settings = ()
         for setting in settings:

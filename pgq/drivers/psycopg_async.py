@@ -1,7 +1,8 @@
 """psycopg behind the interface that all drivers share; psycopg.py is generated from psycopg_async.py.
 
-Interface: connect, wrap, and Connection with fetch, execute, copy_in, commit, transaction, mark, close, closed; cancel
-and abort for threads.Deadline. Errors of the driver come out as errors of pgq.
+Interface: connect, wrap, and Connection with fetch, execute, copy_in, commit, transaction, mark, listen,
+wait_for_notification, close, closed, pooled, raw; cancel and abort for threads.Deadline. Errors of the driver come out
+as errors of pgq.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from pgq.drivers.sqlstate import connecting, translating
 class Connection:
     """One connection. Not for concurrent use."""
 
-    def __init__(self, raw: psycopg.AsyncConnection[Any]) -> None:
-        self._raw = raw
+    def __init__(self, raw: psycopg.AsyncConnection[Any], *, pooled: bool = False) -> None:
+        self.raw = self._raw = raw
+        self.pooled = pooled
         self._warned = False
 
     @property
@@ -83,6 +85,18 @@ class Connection:
         """Return what says whether no rollback to a savepoint has undone this moment: psycopg does not tell."""
         return lambda: True
 
+    async def listen(self, channels: Iterable[str]) -> None:
+        """Have notifications of these channels kept for `wait_for_notification`."""
+        await self.execute("; ".join(f'listen "{channel}"' for channel in channels))
+
+    async def wait_for_notification(self, seconds: float) -> set[str]:
+        """Return the channels that were notified since the last call; wait so long for one.
+
+        Who uses the connection meanwhile waits.
+        """
+        with translating():
+            return {notice.channel async for notice in self._raw.notifies(timeout=seconds, stop_after=1)}
+
     async def close(self) -> None:
         """Close; an open transaction is rolled back by the server."""
         await self._raw.close()
@@ -103,6 +117,7 @@ async def connect(dsn: str | None, *settings: str) -> Connection:
     try:
         # a pooler has a pid of its own; behind it a prepared statement, or a setting, may be another session's
         if (await connection.fetch("select pg_backend_pid()"))[0][0] != raw.info.backend_pid:
+            connection.pooled = True
             raw.prepare_threshold = None
             settings = ()
         for setting in settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
@@ -86,6 +87,13 @@ class Deadline:
 async def sleep(seconds: float) -> None:
     """Let others run for that time."""
     await asyncio.sleep(seconds)
+
+
+async def call(function: Callable[..., Any], *args: Any) -> None:
+    """Call what the application gave, and await what it returns if that can be awaited."""
+    result = function(*args)
+    if inspect.isawaitable(result):
+        await result
 
 
 class Delivery:

@@ -94,6 +94,11 @@ class Deadline:
             self._connection.abort()
 
 
+def call(function: Callable[..., Any], *args: Any) -> None:
+    """Call what the application gave."""
+    function(*args)
+
+
 class Delivery:
     """The future of one record: ask it for its RecordMetadata, or for the error that kept it from being appended."""
 

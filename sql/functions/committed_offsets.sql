@@ -7,14 +7,17 @@ returns table (topic text, partition int, "offset" bigint, metadata text, commit
 language sql stable security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
-    select distinct on (t.name, p.partition) t.name, p.partition, c."offset", c.metadata, c.committed_at
+    select t.name, p.partition, c."offset", c.metadata, c.committed_at
       from pgq.consumer_group g
-      join pgq.committed_offset c using (consumer_group_id)
-      join pgq.partition p using (partition_id)
+      cross join pgq.partition p
       join pgq.topic t using (topic_id)
+      cross join lateral (
+            -- one look into the index a partition, however many older rows there are
+            select c.* from pgq.committed_offset c
+             where c.consumer_group_id = g.consumer_group_id and c.partition_id = p.partition_id
+             order by c.serial desc limit 1) c
      where g.name = committed_offsets.group_id
        and (committed_offsets.topics is null
-            or exists (select from unnest(committed_offsets.topics, committed_offsets.partitions) w (topic, partition)
-                        where w.topic = t.name and w.partition = p.partition))
-     order by t.name, p.partition, c.serial desc
+            or (t.name, p.partition) in (select * from unnest(committed_offsets.topics, committed_offsets.partitions)))
+     order by t.name, p.partition
 $$;

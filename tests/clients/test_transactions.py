@@ -138,7 +138,7 @@ async def test_offsets_are_committed_with_the_applications_transaction(
     tp = TopicPartition(topic, 0)
     async with (
         clients.producer() as producer,
-        clients.consumer(topic, group_id="g") as consumer,
+        clients.consumer(topic, group_id="g", enable_auto_commit=False) as consumer,
         application() as app,
     ):
         for i in range(5):

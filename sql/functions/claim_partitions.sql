@@ -1,0 +1,48 @@
+-- Claim partitions for a member: as far as nobody else of its group holds them, they are its own until it releases them or
+-- its session ends.
+--
+-- generation  what the claim rests on; nothing is claimed if the group has another by now
+-- topics, partitions  parallel arrays, of partitions that this session does not hold
+-- returns a row for each that was claimed: its epoch, to be given with commits; the committed offset and its metadata, or null. Try
+--         the others again soon: their owner may be finishing, or a transaction of it that commits
+-- transaction  of its own
+-- locks   the claim, the session's; the owner's row. Never waits
+-- raises  PQ001 (UnknownTopicError), PQ002 (UnknownPartitionError)
+create or replace function pgq.claim_partitions(member_id bigint, generation bigint, topics text[], partitions int[])
+returns table (topic text, partition int, epoch bigint, "offset" bigint, metadata text)
+language plpgsql security definer
+set search_path = pgq, pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    id int;
+    part pgq.partition;
+    key bigint;
+begin
+    select g.consumer_group_id into id from pgq.group_member m join pgq.consumer_group g using (consumer_group_id)
+     where m.member_id = claim_partitions.member_id and g.generation = claim_partitions.generation;
+    if not found then
+        return;
+    end if;
+    for topic, partition in select * from unnest(topics, partitions) loop
+        part := pgq._partition(topic, partition);
+        key := pgq._claim_key(id, part.partition_id);
+        continue when not pg_try_advisory_lock(key);
+        insert into pgq.partition_owner (consumer_group_id, partition_id, epoch) values (id, part.partition_id, 0) on conflict do nothing;
+        -- a commit of the owner before, in a transaction that is still open, has it locked
+        perform from pgq.partition_owner o
+          where o.consumer_group_id = id and o.partition_id = part.partition_id for update skip locked;
+        if not found then
+            perform pg_advisory_unlock(key);
+            continue;
+        end if;
+        update pgq.partition_owner o
+           set epoch = o.epoch + 1, member_id = claim_partitions.member_id, claimed_at = clock_timestamp()
+         where o.consumer_group_id = id and o.partition_id = part.partition_id
+        returning o.epoch into epoch;
+        select c."offset", c.metadata into "offset", metadata from pgq.committed_offset c
+         where c.consumer_group_id = id and c.partition_id = part.partition_id order by c.serial desc limit 1;
+        return next;
+    end loop;
+end
+$$;

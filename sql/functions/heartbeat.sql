@@ -1,0 +1,50 @@
+-- Say that a member lives, and see whether its group has changed. Looks after the next member of the group, too: if its
+-- session has ended, it is removed.
+--
+-- count_claims  whether to count the claims that this session holds, which takes longer
+-- returns generation  of the group: if it is another than before, work out the assignment anew. Null: this is no member
+--                     any more: its claims are void. Join again, unless another session took a static member's place
+--         claims      how many partitions this session holds; null unless asked for
+-- transaction  any; writes only if the group changes
+create or replace function pgq.heartbeat(
+    member_id bigint, count_claims boolean default false, out generation bigint, out claims bigint)
+language plpgsql security definer
+set search_path = pgq, pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    me pgq.group_member;
+    neighbour bigint;
+begin
+    if count_claims then
+        select count(*) into claims from pg_locks l
+         where l.locktype = 'advisory' and l.pid = pg_backend_pid() and l.objsubid = 1 and l.classid::bigint >> 26 = 26 and l.granted;
+    end if;
+    select m.* into me from pgq.group_member m where m.member_id = heartbeat.member_id;
+    if not found then
+        return;
+    end if;
+    -- the ring: each member looks after the one before it
+    select m.member_id into neighbour from pgq.group_member m
+     where m.consumer_group_id = me.consumer_group_id and m.member_id < me.member_id order by m.member_id desc limit 1;
+    if not found then
+        select max(m.member_id) into neighbour from pgq.group_member m where m.consumer_group_id = me.consumer_group_id;
+    end if;
+    if neighbour <> me.member_id and not pgq._is_alive(neighbour)
+       or me.topology <> pgq._topology(me.topics) then
+        -- whoever else has seen it is about to do the same
+        perform from pgq.consumer_group g where g.consumer_group_id = me.consumer_group_id for update skip locked;
+        if found then
+            update pgq.group_member m set topology = pgq._topology(m.topics)
+             where m.consumer_group_id = me.consumer_group_id and m.topology <> pgq._topology(m.topics);
+            if found then
+                perform pgq._remove_dead(me.consumer_group_id);
+                perform pgq._bump(me.consumer_group_id);
+            elsif pgq._remove_dead(me.consumer_group_id) then
+                perform pgq._bump(me.consumer_group_id);
+            end if;
+        end if;
+    end if;
+    select g.generation into heartbeat.generation from pgq.consumer_group g where g.consumer_group_id = me.consumer_group_id;
+end
+$$;
