@@ -104,6 +104,58 @@ class TopicDescription(NamedTuple):
     config: dict[str, int | str]
 
 
+class ConsumerGroupListing(NamedTuple):
+    """A consumer group, and what it is about."""
+
+    group_id: str
+    state: str | None
+    """Empty: no member lives. Stable: its members hold every partition of what they read. Rebalancing: not all, or not
+    yet. None on a follower, which cannot know."""
+
+
+class MemberDescription(NamedTuple):
+    """A member of a consumer group."""
+
+    member_id: int
+    group_instance_id: str | None
+    client_id: str
+    host: str | None
+    """None: it is connected by a Unix socket."""
+    pid: int
+    """Of its session in the server."""
+    joined_at: int
+    alive: bool | None
+    """False: its session has ended, and nobody has removed it yet, or it is a static member that may come back."""
+    session_timeout_ms: int
+    topics: tuple[str, ...]
+    assignment: tuple[TopicPartition, ...]
+    """The partitions that it holds right now."""
+
+
+class ConsumerGroupDescription(NamedTuple):
+    """A consumer group and its members."""
+
+    group_id: str
+    state: str | None
+    """As of a ConsumerGroupListing."""
+    assignor: str | None
+    generation: int
+    lag: int | None
+    """How many offsets it has still to process; None if it has committed nothing."""
+    members: list[MemberDescription]
+
+
+class OffsetReset(NamedTuple):
+    """What a partition's committed offset is, and what it has become or would become."""
+
+    topic: str
+    partition: int
+    current_offset: int | None
+    new_offset: int
+    clamped: bool
+    """Whether new_offset is the nearest that there is to what was asked for."""
+
+
 class ServerDescription(NamedTuple):
     """A server of the cluster as the leader knows it; what is not known is None."""
 

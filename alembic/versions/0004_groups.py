@@ -30,7 +30,7 @@ create table pgq.group_member (
 );
 create index group_member_ring on pgq.group_member (consumer_group_id, member_id);
 comment on column pgq.group_member.topology is
-    'A sum over the subscribed topics and their partitions: another one, another assignment.';
+    'A hash over the subscribed topics and their partitions: another one, another assignment.';
 comment on column pgq.group_member.dead_since is
     'When a static member was found without a session: it keeps its partitions until session_timeout_ms later.';
 

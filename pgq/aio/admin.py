@@ -1,17 +1,28 @@
-"""Topics: create, delete, describe, list, configure."""
+"""Topics and consumer groups: create, delete, describe, list, configure, set offsets."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from pgq import errors
 from pgq.aio.client import AsyncClient
 from pgq.core import statements
 from pgq.drivers.tasks import sleep
-from pgq.types import ClusterDescription, ServerDescription, TopicDescription, TopicPartition
+from pgq.types import (
+    ClusterDescription,
+    ConsumerGroupDescription,
+    ConsumerGroupListing,
+    MemberDescription,
+    OffsetAndMetadata,
+    OffsetReset,
+    ServerDescription,
+    TopicDescription,
+    TopicPartition,
+)
 
 Progress = Callable[[int, int], object]
 """Called with how much is done, and how much there is to do."""
@@ -22,7 +33,7 @@ _RETRY_S = 0.1
 
 
 class AsyncAdmin(AsyncClient):
-    """Manages topics, and describes the cluster.
+    """Manages topics and consumer groups, and describes the cluster.
 
     Large topics are made, grown and deleted in steps, a transaction each, so that nobody else is hurt; a call that was
     interrupted is finished by the same call again. Every other call is one transaction.
@@ -157,6 +168,138 @@ class AsyncAdmin(AsyncClient):
             result[TopicPartition(*tp)] = rows[0][0]
         return result
 
+    async def list_consumer_groups(self, states: Iterable[str] | None = None) -> list[ConsumerGroupListing]:
+        """Return the consumer groups by name, of these states (Empty, Stable, Rebalancing) or all."""
+        wanted = None if states is None else list(states)
+        rows = await (await self._connection()).fetch(statements.LIST_GROUPS, wanted)
+        return [ConsumerGroupListing(*row) for row in rows]
+
+    async def describe_consumer_groups(self, group_ids: Iterable[str]) -> list[ConsumerGroupDescription]:
+        """Describe groups and their members, in the order given: the present, not a snapshot.
+
+        Raises:
+            GroupIdNotFoundError
+        """
+        wanted = list(group_ids)
+        connection = await self._connection()
+        found = {row[0]: row for row in await connection.fetch(statements.DESCRIBE_GROUPS, wanted)}
+        members: dict[str, list[MemberDescription]] = {group_id: [] for group_id in wanted}
+        for group_id, *fields, topics, assignment in await connection.fetch(statements.DESCRIBE_MEMBERS, wanted):
+            held = [TopicPartition(t, p) for t, numbers in json.loads(assignment or "{}").items() for p in numbers]
+            members[group_id].append(MemberDescription._make([*fields, tuple(topics), tuple(sorted(held))]))
+        for group_id in wanted:
+            if group_id not in found:
+                raise errors.GroupIdNotFoundError(
+                    f"unknown group {group_id!r}: `pgq group list` shows those that there are"
+                )
+        return [ConsumerGroupDescription._make([*found[group_id], members[group_id]]) for group_id in wanted]
+
+    async def list_consumer_group_offsets(
+        self, group_id: str, partitions: Iterable[TopicPartition] | None = None
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
+        """Return what a group has committed, for these partitions or all; nothing for a group that there is not."""
+        topics, numbers = (None, None) if partitions is None else _arrays(partitions)
+        rows = await (await self._connection()).fetch(statements.COMMITTED_OFFSETS, group_id, topics, numbers)
+        return {TopicPartition(r[0], r[1]): OffsetAndMetadata(r[2], r[3]) for r in rows}
+
+    async def alter_consumer_group_offsets(
+        self, group_id: str, offsets: Mapping[TopicPartition, int | OffsetAndMetadata]
+    ) -> None:
+        """Store offsets for a group that has no members, whatever the log holds. It is made if it does not exist.
+
+        Raises:
+            NonEmptyGroupError: stop its members first.
+            UnknownTopicError, UnknownPartitionError, InvalidGroupIdError, InvalidCommitOffsetError
+        """
+        given = [o if isinstance(o, OffsetAndMetadata) else OffsetAndMetadata(o) for o in offsets.values()]
+        topics, numbers = _arrays(offsets)
+        await (await self._connection()).fetch(
+            statements.ALTER_GROUP_OFFSETS,
+            group_id,
+            topics,
+            numbers,
+            [o.offset for o in given],
+            [o.metadata for o in given],
+        )
+
+    async def reset_consumer_group_offsets(
+        self,
+        group_id: str,
+        spec: str,
+        value: int | str | datetime | timedelta | None = None,
+        *,
+        topics: Iterable[str] | None = None,
+        partitions: Iterable[TopicPartition] | None = None,
+        offsets: Mapping[TopicPartition, int] | None = None,
+        execute: bool = False,
+    ) -> list[OffsetReset]:
+        """Work out other committed offsets for a group, as kafka-consumer-groups does; store them if told so.
+
+        An offset outside of the log becomes the log start or the high watermark.
+
+        Args:
+            spec: "to-earliest", "to-latest", "to-current", "to-offset", "shift-by", "to-datetime" or "by-duration".
+            value: the offset, the shift, the time, or how long ago. As text a time is ISO-8601 and a duration
+                PnDTnHnMnS; without a time zone it is the session's.
+            topics: topics with all their partitions.
+            partitions: these as well. Without either every partition that the group has committed an offset for.
+            offsets: for "to-offset", instead of a value: one a partition.
+            execute: whether to store them. A group that does not exist is made then, if topics or partitions are named.
+
+        Raises:
+            NonEmptyGroupError: stop its members first. Only with execute.
+            GroupIdNotFoundError: it does not exist, and neither topics nor partitions are named.
+            NoOffsetForPartitionError: there is nothing to shift.
+            UnknownTopicError, UnknownPartitionError, InvalidGroupIdError, InvalidRequestError, NotLeaderError
+        """
+        named: list[tuple[str, int | None]] | None = None
+        if topics is not None or partitions is not None or offsets is not None:
+            named = [(topic, None) for topic in topics or ()]
+            named += [(tp[0], tp[1]) for tp in [*(partitions or ()), *(offsets or ())]]
+        rows = await (await self._connection()).fetch(
+            statements.RESET_OFFSETS,
+            group_id,
+            spec,
+            _as_text(value),
+            None if named is None else [topic for topic, _ in named],
+            None if named is None else [partition for _, partition in named],
+            None if offsets is None else list(offsets.values()),
+            execute,
+        )
+        return [OffsetReset(*row) for row in rows]
+
+    async def delete_consumer_groups(self, group_ids: Iterable[str]) -> None:
+        """Delete groups with all that they have committed: all of them, or none if one cannot be.
+
+        Raises:
+            NonEmptyGroupError: a group has members; stop them first.
+            GroupIdNotFoundError
+        """
+        await (await self._connection()).fetch(statements.DELETE_GROUPS, list(group_ids))
+
+    async def delete_consumer_group_offsets(self, group_id: str, partitions: Iterable[TopicPartition]) -> int:
+        """Forget what a group has committed for these partitions; return how many of them had an offset.
+
+        Raises:
+            GroupSubscribedToTopicError: members of the group read a topic; stop them first.
+            GroupIdNotFoundError, UnknownTopicError, UnknownPartitionError
+        """
+        rows = await (await self._connection()).fetch(statements.DELETE_GROUP_OFFSETS, group_id, *_arrays(partitions))
+        return int(rows[0][0])
+
     async def _describe(self, statement: str, *args: Any) -> list[TopicDescription]:
         rows = await (await self._connection()).fetch(statement, *args)
         return [TopicDescription(r[0], r[1], r[2], json.loads(r[3])) for r in rows]
+
+
+def _arrays(partitions: Iterable[TopicPartition]) -> tuple[list[str], list[int]]:
+    given = [TopicPartition(*tp) for tp in partitions]
+    return [tp.topic for tp in given], [tp.partition for tp in given]
+
+
+def _as_text(value: int | str | datetime | timedelta | None) -> str | None:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():f} seconds"
+    return None if value is None else str(value)

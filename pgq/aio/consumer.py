@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from random import random
 from types import TracebackType
@@ -180,6 +180,7 @@ class AsyncConsumer(AsyncReader):
         self._worker: Worker | None = None
         self._ending = Event()
         self._transaction_connection: Any = None
+        self._listener_error: Exception | None = None
 
     async def start(self) -> None:
         """Connect; join the group, or assign the partitions of the topics. A member may have to wait for its own.
@@ -516,8 +517,10 @@ class AsyncConsumer(AsyncReader):
             try:
                 # whoever claims waits for the transaction that has committed under the epoch before
                 await membership.release(set(membership.epochs))
-            except errors.PgqError as error:
-                membership.lose(str(error))
+            except BaseException as error:
+                membership.lose(f"it could not release its claims: {error!r}")
+                if not isinstance(error, errors.PgqError):
+                    raise
 
     # the group, and what is read
 
@@ -594,7 +597,8 @@ class AsyncConsumer(AsyncReader):
             await self._beat(membership, _BUSY_BEAT_S)
         if membership.member_id is None:
             await self._join(membership)
-        elif self._looked_at == 0.0 or (self._pattern is not None and self._is_old(self._looked_at)):
+        await self._listen([membership.channel])
+        if self._looked_at == 0.0 or (self._pattern is not None and self._is_old(self._looked_at)):
             topics = await self._topics_now()
             if topics != self._read_topics:
                 await self._fetch(statements.CHANGE_SUBSCRIPTION, membership.member_id, sorted(topics))
@@ -614,17 +618,29 @@ class AsyncConsumer(AsyncReader):
         if now >= self._claim_at and membership.missing():
             await self._take_over(membership)
             self._claim_at = now + (_CLAIM_S if now - self._missing_since < _CLAIM_SOON_S else _CLAIM_LATER_S)
+        error, self._listener_error = self._listener_error, None
+        if error is not None:
+            raise error
+
+    async def _tell(self, listen: Callable[[set[TopicPartition]], Any], partitions: set[TopicPartition]) -> None:
+        """Tell the listener. What it raises is raised when the partitions have changed hands: others wait for them."""
+        try:
+            await call(listen, partitions)
+        except Exception as error:  # noqa: BLE001 - the application's, and given back to it
+            self._listener_error = self._listener_error or error
 
     async def _join(self, membership: AsyncMembership) -> None:
         await membership.let_go()
         lost = self._assignment.partitions()
-        membership.epochs.clear()
-        membership.target.clear()
         if lost:
             logger.warning("group %s: lost %s: %s", self._group_id, _listed(lost), membership.reason)
+            if self._auto_commit:
+                await self._commit_delivered(await self._delivered())  # in case that nobody has claimed them yet
             self._replace([])
-            if self._listener is not None:
-                await call(self._listener.on_partitions_lost, lost)
+        membership.epochs.clear()
+        membership.target.clear()
+        if lost and self._listener is not None:
+            await self._tell(self._listener.on_partitions_lost, lost)
         if membership.fenced:
             raise errors.FencedInstanceIdError(
                 f"another consumer of group {self._group_id!r} has joined with this group_instance_id: close this one"
@@ -640,7 +656,6 @@ class AsyncConsumer(AsyncReader):
         await membership.join(topics, self._client_id)
         self._read_topics = topics
         self._beat_at = self._progress_at = time.monotonic()
-        await self._listen([membership.channel])
         self._start_worker()
 
     async def _give_up(self, membership: AsyncMembership, partitions: set[TopicPartition]) -> None:
@@ -649,7 +664,7 @@ class AsyncConsumer(AsyncReader):
             delivered = await self._delivered()
             await self._commit_delivered({tp: o for tp, o in delivered.items() if tp in partitions})
         if partitions and self._listener is not None and membership.member_id is not None:
-            await call(self._listener.on_partitions_revoked, set(partitions))
+            await self._tell(self._listener.on_partitions_revoked, set(partitions))
         logger.info("group %s: gives up %s", self._group_id, _listed(partitions))
         self._replace(state for state in self._assignment.all() if state.tp not in partitions)
 
@@ -669,7 +684,7 @@ class AsyncConsumer(AsyncReader):
             "group %s: reads %s, with %d others to come", self._group_id, _listed(new), len(membership.missing())
         )
         if self._listener is not None:
-            await call(self._listener.on_partitions_assigned, new)
+            await self._tell(self._listener.on_partitions_assigned, new)
 
     async def _beat(self, membership: AsyncMembership, every_s: float) -> None:
         now = time.monotonic()
@@ -714,8 +729,8 @@ class AsyncConsumer(AsyncReader):
         if membership is not None and membership.member_id is not None:
             if now - self._progress_at > self._max_poll_interval_s:
                 logger.warning("group %s: left, since nothing was polled for max_poll_interval_ms", self._group_id)
+                self._attention = True
                 await membership.leave("nothing was polled for max_poll_interval_ms")
-                return
             if not self._subscribed:
                 return
             await self._beat(membership, _BEAT_S)
@@ -727,22 +742,19 @@ class AsyncConsumer(AsyncReader):
         if self._closed:
             return
         self._ending.set()
-        connection, membership = self._raw_connection, self._membership
+        membership = self._membership
         try:
+            if self._auto_commit:
+                await self._commit_delivered(self._done() if failed else await self._delivered())
+            connection = self._raw_connection
             if connection is not None and not connection.closed:
-                if membership is not None and membership.member_id is not None:
-                    if self._auto_commit:
-                        await self._commit_delivered(self._done() if failed else await self._delivered())
-                    if self._listener is not None and self._assignment:
-                        await call(self._listener.on_partitions_revoked, self._assignment.partitions())
-                    if self._parked:
-                        await self._unpark(notified=False)
-                    if not membership.static:
-                        await membership.leave("it was closed")
-                elif self._parked:
+                member = membership is not None and membership.member_id is not None
+                if member and self._listener is not None and self._assignment:
+                    await call(self._listener.on_partitions_revoked, self._assignment.partitions())
+                if self._parked:
                     await self._unpark(notified=False)
-                if self._auto_commit and not self._subscribed and not failed:
-                    await self._commit_delivered(await self._delivered())
+                if member and membership is not None and not membership.static:
+                    await membership.leave("it was closed")
         except errors.PgqError as error:
             logger.warning("group %s: while closing: %s", self._group_id, error)
         finally:
@@ -782,32 +794,36 @@ class AsyncConsumer(AsyncReader):
             while True:
                 try:
                     await self._prepare()
-                    if self._buffer and not result:
-                        result = self._take_buffered(only, limit)
-                        if result:
-                            return result
-                    await self._poll(result, only, limit)
+                    result = self._take_buffered(only, limit) if self._buffer else {}
+                    if not (result and self._is_enough(result, limit, deadline, start)):
+                        await self._poll(result, only, limit)
                     failures = 0
-                    if result and self._is_enough(result, limit, min(deadline, start + self._fetch_max_wait_s)):
-                        return result
-                    left = deadline - time.monotonic()
-                    if left <= 0:
-                        return result
-                    await self._wait(left)
+                    if (result and self._is_enough(result, limit, deadline, start)) or time.monotonic() >= deadline:
+                        break
+                    # not the application's yet, so not to be committed for it, nor lost if this call is cancelled
+                    until = min(deadline, start + self._fetch_max_wait_s) if result else deadline
+                    self._put_back(result)
+                    await self._wait(max(0.0, until - time.monotonic()))
                 except _AWAY as error:
                     if result:
-                        return result
+                        break
                     failures += 1
                     await self._excuse(error, failures, deadline - time.monotonic())
-        finally:
-            self._polling = False
             if result:
                 self._idle = 0
                 if self._parked:
                     await self._unpark_quietly()
+        except BaseException:
+            self._put_back(result)
+            raise
+        finally:
+            self._polling = False
+        return result
 
-    def _is_enough(self, result: dict[TopicPartition, list[ConsumerRecord]], limit: int, until: float) -> bool:
-        if self._fetch_min_bytes == 1 or time.monotonic() >= until:
+    def _is_enough(
+        self, result: dict[TopicPartition, list[ConsumerRecord]], limit: int, deadline: float, start: float
+    ) -> bool:
+        if self._fetch_min_bytes == 1 or time.monotonic() >= min(deadline, start + self._fetch_max_wait_s):
             return True
         if sum(map(len, result.values())) >= limit:
             return True
@@ -837,6 +853,12 @@ class AsyncConsumer(AsyncReader):
                 kept.append(record)
         self._buffer = kept
         return result
+
+    def _put_back(self, result: dict[TopicPartition, list[ConsumerRecord]]) -> None:
+        """Keep records for the next call, before those that were read after them."""
+        for batch in result.values():
+            self._buffer.extendleft(reversed(batch))
+        result.clear()
 
     async def _poll(
         self, result: dict[TopicPartition, list[ConsumerRecord]], only: set[TopicPartition], limit: int

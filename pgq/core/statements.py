@@ -63,20 +63,42 @@ COMMITTED_OFFSETS = (
     'select topic, partition, "offset", metadata from pgq.committed_offsets($1::text, $2::text[], $3::int4[])'
 )
 
+# Claims end with the leader, so that no standby needs to know of them: membership does not wait for any.
 JOIN_GROUP = (
     "select member_id, generation, channel"
-    " from pgq.join_group($1::text, $2::text[], $3::text, $4::int4, $5::text, $6::text)"
+    f" from pgq.join_group($1::text, $2::text[], $3::text, $4::int4, $5::text, $6::text){_LOCAL}"
 )
-HEARTBEAT = "select generation, claims from pgq.heartbeat($1::int8, $2::bool)"
+HEARTBEAT = f"select generation, claims from pgq.heartbeat($1::int8, $2::bool){_LOCAL}"
 END_STUCK_MEMBERS = "select pgq.end_stuck_members($1::int8)"
 GROUP_ASSIGNMENT = "select generation, assignor, members::text, topics::text from pgq.group_assignment($1::int8)"
 CLAIM_PARTITIONS = (
     'select topic, partition, epoch, "offset", metadata'
-    " from pgq.claim_partitions($1::int8, $2::int8, $3::text[], $4::int4[])"
+    f" from pgq.claim_partitions($1::int8, $2::int8, $3::text[], $4::int4[]){_LOCAL}"
 )
 RELEASE_PARTITIONS = "select pgq.release_partitions($1::int8, $2::text[], $3::int4[])"
-CHANGE_SUBSCRIPTION = "select pgq.change_subscription($1::int8, $2::text[])"
-LEAVE_GROUP = "select pgq.leave_group($1::int8)"
+CHANGE_SUBSCRIPTION = f"select pgq.change_subscription($1::int8, $2::text[]){_LOCAL}"
+LEAVE_GROUP = f"select pgq.leave_group($1::int8){_LOCAL}"
+
+LIST_GROUPS = (
+    "select group_id, state from pgq.group_status"
+    ' where $1::text[] is null or state = any ($1::text[]) order by group_id collate "C"'
+)
+DESCRIBE_GROUPS = (
+    "select group_id, state, assignor, generation, lag from pgq.group_status where group_id = any ($1::text[])"
+)
+DESCRIBE_MEMBERS = (
+    "select group_id, member_id, group_instance_id, client_id, host(client_addr), pid,"
+    " (date_part('epoch', joined_at) * 1000)::int8, alive, session_timeout_ms, topics, assignment::text"
+    " from pgq.member_status where group_id = any ($1::text[]) order by joined_at, member_id"
+)
+ALTER_GROUP_OFFSETS = "select pgq.alter_group_offsets($1::text, $2::text[], $3::int4[], $4::int8[], $5::text[])"
+RESET_OFFSETS = (
+    "select topic, partition, current_offset, new_offset, clamped"
+    " from pgq.reset_offsets($1::text, $2::text, $3::text, $4::text[], $5::int4[], $6::int8[], $7::bool)"
+)
+DELETE_GROUPS = "select pgq.delete_group(g) from unnest($1::text[]) g"
+DELETE_GROUP_OFFSETS = "select pgq.delete_group_offsets($1::text, $2::text[], $3::int4[])"
+
 PARK = "select held, busy from pgq._park($1::int4[])"
 UNPARK = "select pgq._unpark($1::int4[], $2::bool)"
 TOPIC_NAMES = "select name from pgq.list_topics() order by name"

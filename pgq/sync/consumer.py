@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from random import random
 from types import TracebackType
@@ -182,6 +182,7 @@ class Consumer(Reader):
         self._worker: Worker | None = None
         self._ending = Event()
         self._transaction_connection: Any = None
+        self._listener_error: Exception | None = None
 
     def start(self) -> None:
         """Connect; join the group, or assign the partitions of the topics. A member may have to wait for its own.
@@ -518,8 +519,10 @@ class Consumer(Reader):
             try:
                 # whoever claims waits for the transaction that has committed under the epoch before
                 membership.release(set(membership.epochs))
-            except errors.PgqError as error:
-                membership.lose(str(error))
+            except BaseException as error:
+                membership.lose(f"it could not release its claims: {error!r}")
+                if not isinstance(error, errors.PgqError):
+                    raise
 
     # the group, and what is read
 
@@ -596,7 +599,8 @@ class Consumer(Reader):
             self._beat(membership, _BUSY_BEAT_S)
         if membership.member_id is None:
             self._join(membership)
-        elif self._looked_at == 0.0 or (self._pattern is not None and self._is_old(self._looked_at)):
+        self._listen([membership.channel])
+        if self._looked_at == 0.0 or (self._pattern is not None and self._is_old(self._looked_at)):
             topics = self._topics_now()
             if topics != self._read_topics:
                 self._fetch(statements.CHANGE_SUBSCRIPTION, membership.member_id, sorted(topics))
@@ -616,17 +620,29 @@ class Consumer(Reader):
         if now >= self._claim_at and membership.missing():
             self._take_over(membership)
             self._claim_at = now + (_CLAIM_S if now - self._missing_since < _CLAIM_SOON_S else _CLAIM_LATER_S)
+        error, self._listener_error = self._listener_error, None
+        if error is not None:
+            raise error
+
+    def _tell(self, listen: Callable[[set[TopicPartition]], Any], partitions: set[TopicPartition]) -> None:
+        """Tell the listener. What it raises is raised when the partitions have changed hands: others wait for them."""
+        try:
+            call(listen, partitions)
+        except Exception as error:  # noqa: BLE001 - the application's, and given back to it
+            self._listener_error = self._listener_error or error
 
     def _join(self, membership: Membership) -> None:
         membership.let_go()
         lost = self._assignment.partitions()
-        membership.epochs.clear()
-        membership.target.clear()
         if lost:
             logger.warning("group %s: lost %s: %s", self._group_id, _listed(lost), membership.reason)
+            if self._auto_commit:
+                self._commit_delivered(self._delivered())  # in case that nobody has claimed them yet
             self._replace([])
-            if self._listener is not None:
-                call(self._listener.on_partitions_lost, lost)
+        membership.epochs.clear()
+        membership.target.clear()
+        if lost and self._listener is not None:
+            self._tell(self._listener.on_partitions_lost, lost)
         if membership.fenced:
             raise errors.FencedInstanceIdError(
                 f"another consumer of group {self._group_id!r} has joined with this group_instance_id: close this one"
@@ -642,7 +658,6 @@ class Consumer(Reader):
         membership.join(topics, self._client_id)
         self._read_topics = topics
         self._beat_at = self._progress_at = time.monotonic()
-        self._listen([membership.channel])
         self._start_worker()
 
     def _give_up(self, membership: Membership, partitions: set[TopicPartition]) -> None:
@@ -651,7 +666,7 @@ class Consumer(Reader):
             delivered = self._delivered()
             self._commit_delivered({tp: o for tp, o in delivered.items() if tp in partitions})
         if partitions and self._listener is not None and membership.member_id is not None:
-            call(self._listener.on_partitions_revoked, set(partitions))
+            self._tell(self._listener.on_partitions_revoked, set(partitions))
         logger.info("group %s: gives up %s", self._group_id, _listed(partitions))
         self._replace(state for state in self._assignment.all() if state.tp not in partitions)
 
@@ -671,7 +686,7 @@ class Consumer(Reader):
             "group %s: reads %s, with %d others to come", self._group_id, _listed(new), len(membership.missing())
         )
         if self._listener is not None:
-            call(self._listener.on_partitions_assigned, new)
+            self._tell(self._listener.on_partitions_assigned, new)
 
     def _beat(self, membership: Membership, every_s: float) -> None:
         now = time.monotonic()
@@ -716,8 +731,8 @@ class Consumer(Reader):
         if membership is not None and membership.member_id is not None:
             if now - self._progress_at > self._max_poll_interval_s:
                 logger.warning("group %s: left, since nothing was polled for max_poll_interval_ms", self._group_id)
+                self._attention = True
                 membership.leave("nothing was polled for max_poll_interval_ms")
-                return
             if not self._subscribed:
                 return
             self._beat(membership, _BEAT_S)
@@ -729,22 +744,19 @@ class Consumer(Reader):
         if self._closed:
             return
         self._ending.set()
-        connection, membership = self._raw_connection, self._membership
+        membership = self._membership
         try:
+            if self._auto_commit:
+                self._commit_delivered(self._done() if failed else self._delivered())
+            connection = self._raw_connection
             if connection is not None and not connection.closed:
-                if membership is not None and membership.member_id is not None:
-                    if self._auto_commit:
-                        self._commit_delivered(self._done() if failed else self._delivered())
-                    if self._listener is not None and self._assignment:
-                        call(self._listener.on_partitions_revoked, self._assignment.partitions())
-                    if self._parked:
-                        self._unpark(notified=False)
-                    if not membership.static:
-                        membership.leave("it was closed")
-                elif self._parked:
+                member = membership is not None and membership.member_id is not None
+                if member and self._listener is not None and self._assignment:
+                    call(self._listener.on_partitions_revoked, self._assignment.partitions())
+                if self._parked:
                     self._unpark(notified=False)
-                if self._auto_commit and not self._subscribed and not failed:
-                    self._commit_delivered(self._delivered())
+                if member and membership is not None and not membership.static:
+                    membership.leave("it was closed")
         except errors.PgqError as error:
             logger.warning("group %s: while closing: %s", self._group_id, error)
         finally:
@@ -784,32 +796,36 @@ class Consumer(Reader):
             while True:
                 try:
                     self._prepare()
-                    if self._buffer and not result:
-                        result = self._take_buffered(only, limit)
-                        if result:
-                            return result
-                    self._poll(result, only, limit)
+                    result = self._take_buffered(only, limit) if self._buffer else {}
+                    if not (result and self._is_enough(result, limit, deadline, start)):
+                        self._poll(result, only, limit)
                     failures = 0
-                    if result and self._is_enough(result, limit, min(deadline, start + self._fetch_max_wait_s)):
-                        return result
-                    left = deadline - time.monotonic()
-                    if left <= 0:
-                        return result
-                    self._wait(left)
+                    if (result and self._is_enough(result, limit, deadline, start)) or time.monotonic() >= deadline:
+                        break
+                    # not the application's yet, so not to be committed for it, nor lost if this call is cancelled
+                    until = min(deadline, start + self._fetch_max_wait_s) if result else deadline
+                    self._put_back(result)
+                    self._wait(max(0.0, until - time.monotonic()))
                 except _AWAY as error:
                     if result:
-                        return result
+                        break
                     failures += 1
                     self._excuse(error, failures, deadline - time.monotonic())
-        finally:
-            self._polling = False
             if result:
                 self._idle = 0
                 if self._parked:
                     self._unpark_quietly()
+        except BaseException:
+            self._put_back(result)
+            raise
+        finally:
+            self._polling = False
+        return result
 
-    def _is_enough(self, result: dict[TopicPartition, list[ConsumerRecord]], limit: int, until: float) -> bool:
-        if self._fetch_min_bytes == 1 or time.monotonic() >= until:
+    def _is_enough(
+        self, result: dict[TopicPartition, list[ConsumerRecord]], limit: int, deadline: float, start: float
+    ) -> bool:
+        if self._fetch_min_bytes == 1 or time.monotonic() >= min(deadline, start + self._fetch_max_wait_s):
             return True
         if sum(map(len, result.values())) >= limit:
             return True
@@ -839,6 +855,12 @@ class Consumer(Reader):
                 kept.append(record)
         self._buffer = kept
         return result
+
+    def _put_back(self, result: dict[TopicPartition, list[ConsumerRecord]]) -> None:
+        """Keep records for the next call, before those that were read after them."""
+        for batch in result.values():
+            self._buffer.extendleft(reversed(batch))
+        result.clear()
 
     def _poll(self, result: dict[TopicPartition, list[ConsumerRecord]], only: set[TopicPartition], limit: int) -> None:
         """Add what there is to the result. What is not in it was not read: if one partition fails, the others' records

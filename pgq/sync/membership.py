@@ -51,6 +51,9 @@ class Membership:
         """Partitions that should be this member's -> topic_id, partition_id."""
         self.fenced = False
         self._left_over: int | None = None
+        self._commits_as: int | None = None
+        """Whose claims `epochs` are. A lost session's count until somebody else claims: the server knows."""
+        self._changes = 0
         self._generation = 0
         self._stuck_at = 0.0
 
@@ -75,6 +78,7 @@ class Membership:
             client_id,
         )
         self.member_id, self._generation, self.channel = rows[0]
+        self._commits_as = self.member_id
         self.stale = True
 
     def lose(self, reason: str, *, with_session: bool = False) -> None:
@@ -82,6 +86,8 @@ class Membership:
         if self.member_id is not None:
             self._left_over, self.member_id = self.member_id, None
             self.reason = reason
+            if not with_session:
+                self._commits_as = None
         if with_session:
             self._left_over = None  # its locks went with it
         self.stale = True
@@ -98,14 +104,14 @@ class Membership:
         if member_id is None:
             return
         thoroughly = time.monotonic() - self._stuck_at > _STUCK_EVERY_S
-        held = len(self.epochs)
+        changes, held = self._changes, len(self.epochs)
         generation, claims = (self._fetch(statements.HEARTBEAT, member_id, thoroughly))[0]
         if self.member_id != member_id:
             return
         if generation is None:
             self.fenced = self._instance_id is not None
             self.lose("the group has removed it")
-        elif claims is not None and claims < min(held, len(self.epochs)):
+        elif claims is not None and claims < held and changes == self._changes:
             self.lose("its session has lost its locks")
         elif generation != self._generation:
             self.stale = True
@@ -141,6 +147,7 @@ class Membership:
     def claim(self) -> list[tuple[PartitionState, int | None]]:
         """Claim what is missing, as far as it is free; return new states and the committed offsets, if any."""
         wanted = sorted(self.missing())
+        self._changes += 1
         rows = self._fetch(
             statements.CLAIM_PARTITIONS,
             self.member_id,
@@ -158,15 +165,16 @@ class Membership:
 
     def release(self, partitions: set[TopicPartition]) -> None:
         """Give partitions up, for others to claim."""
-        for tp in partitions:
-            self.epochs.pop(tp, None)
         ordered = sorted(partitions)
+        self._changes += 1
         self._fetch(
             statements.RELEASE_PARTITIONS,
             self.member_id,
             [tp.topic for tp in ordered],
             [tp.partition for tp in ordered],
         )
+        for tp in partitions:  # only now: who was interrupted has to do it again
+            self.epochs.pop(tp, None)
 
     def leave(self, reason: str) -> None:
         """Be no member any more; the others take over at once."""
@@ -179,15 +187,15 @@ class Membership:
         Raises:
             CommitFailedError: partitions are not, or no longer, this member's.
         """
-        lost = sorted(tp for tp in offsets if tp not in self.epochs or self.member_id is None)
+        lost = sorted(tp for tp in offsets if tp not in self.epochs or self._commits_as is None)
         if lost:
             names = ", ".join(f"{tp.topic}-{tp.partition}" for tp in lost)
-            why = f": {self.reason}" if self.member_id is None else ""
+            why = f": {self.reason}" if self._commits_as is None else ""
             raise errors.CommitFailedError(
                 f"not committed: {names} is not this member's of group {self._group_id!r} any more{why}. Go on polling:"
                 " whoever has it reads on from the offset committed before"
             )
-        return (*arguments(self._group_id, offsets), self.member_id, [self.epochs[tp] for tp in offsets])
+        return (*arguments(self._group_id, offsets), self._commits_as, [self.epochs[tp] for tp in offsets])
 
 
 def arguments(group_id: str, offsets: dict[TopicPartition, OffsetAndMetadata]) -> tuple[Any, ...]:

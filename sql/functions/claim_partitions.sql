@@ -2,12 +2,14 @@
 -- its session ends.
 --
 -- generation  what the claim rests on; nothing is claimed if the group has another by now
--- topics, partitions  parallel arrays, of partitions that this session does not hold
+-- topics, partitions  parallel arrays. What this session holds already, without knowing it since it was interrupted, counts
+--         as free
 -- returns a row for each that was claimed: its epoch, to be given with commits; the committed offset and its metadata, or null. Try
 --         the others again soon: their owner may be finishing, or a transaction of it that commits
 -- transaction  of its own
 -- locks   the claim, the session's; the owner's row. Never waits
--- raises  PQ001 (UnknownTopicError), PQ002 (UnknownPartitionError)
+-- raises  PQ001 (UnknownTopicError), PQ002 (UnknownPartitionError), PQ009 (IsolationLevelError): an older snapshot may not have the
+--         commit of the owner before
 create or replace function pgq.claim_partitions(member_id bigint, generation bigint, topics text[], partitions int[])
 returns table (topic text, partition int, epoch bigint, "offset" bigint, metadata text)
 language plpgsql security definer
@@ -18,16 +20,23 @@ declare
     id int;
     part pgq.partition;
     key bigint;
+    held bigint[];
 begin
+    if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+        raise exception 'cannot claim partitions in a % transaction', upper(current_setting('transaction_isolation'))
+            using errcode = 'PQ009', hint = 'Its snapshot may be older than what was committed last: use READ COMMITTED.';
+    end if;
     select g.consumer_group_id into id from pgq.group_member m join pgq.consumer_group g using (consumer_group_id)
      where m.member_id = claim_partitions.member_id and g.generation = claim_partitions.generation;
     if not found then
         return;
     end if;
+    -- a session's locks count: what is taken twice would have to be released twice
+    held := pgq._held_keys(26);
     for topic, partition in select * from unnest(topics, partitions) loop
         part := pgq._partition(topic, partition);
         key := pgq._claim_key(id, part.partition_id);
-        continue when not pg_try_advisory_lock(key);
+        continue when key <> all (held) and not pg_try_advisory_lock(key);
         insert into pgq.partition_owner (consumer_group_id, partition_id, epoch) values (id, part.partition_id, 0) on conflict do nothing;
         -- a commit of the owner before, in a transaction that is still open, has it locked
         perform from pgq.partition_owner o

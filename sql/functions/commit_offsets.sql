@@ -5,7 +5,8 @@
 -- member_id, epochs  of the member who commits: those with which it claimed the partitions (pgq.claim_partitions). Null for
 --             somebody who is no member, and may commit where no member holds the partition
 -- transaction  joins the caller's: the group's progress and its own writes become visible together, or not at all. The
---             partitions change owners only after it
+--             partitions change owners only after it; so the server ends the session if a member's transaction is idle for longer
+--             than its session timeout from here on
 -- tables  inserts into pgq.committed_offset; the newest row counts, older ones are removed now and then
 -- locks   the owners' rows, shared; the claim, shared, where no member commits
 -- raises  PQ001 (UnknownTopicError), PQ002 (UnknownPartitionError), PQ019 (InvalidGroupIdError), PQ020 (InvalidCommitOffsetError),
@@ -22,12 +23,21 @@ declare
     part pgq.partition;
     last_serial bigint;
     lost text;
+    timeout interval := current_setting('idle_in_transaction_session_timeout')::interval;
+    most_ms int;
 begin
     if cardinality(topics) is distinct from cardinality(partitions) or cardinality(topics) is distinct from cardinality(offsets)
        or cardinality(metadata) <> cardinality(topics) or (member_id is null) <> (epochs is null)
        or cardinality(epochs) <> cardinality(topics) then
         raise exception 'commit_offsets: arrays of different lengths'
             using errcode = 'PQ020', hint = 'Give a partition and an offset for each topic; with a member_id, an epoch as well.';
+    end if;
+    if member_id is not null then
+        -- from here on nobody else can claim the partitions before the transaction ends: not for longer than a session may be silent
+        select m.session_timeout_ms into most_ms from pgq.group_member m where m.member_id = commit_offsets.member_id;
+        if timeout = interval '0' or timeout > most_ms * interval '1 millisecond' then
+            perform set_config('idle_in_transaction_session_timeout', most_ms::text, true);
+        end if;
     end if;
     for i in 1 .. coalesce(cardinality(topics), 0) loop
         if offsets[i] is null or offsets[i] < 0 or octet_length(metadata[i]) > 4096 then
@@ -54,7 +64,8 @@ begin
         insert into pgq.committed_offset as c (consumer_group_id, partition_id, "offset", metadata, epoch)
         values (id, part.partition_id, offsets[i], coalesce(metadata[i], ''), epochs[i])
         returning c.serial into last_serial;
-        if last_serial % 64 = 0 then
+        -- one in 64, by a hash: serials go to a group's partitions in turn, so that by the number itself some never had theirs
+        if hashint8(last_serial) & 63 = 0 then
             -- back to the row that did this before, and no further: what lies below it may be gone and still be in the
             -- index, as long as somebody holds an old snapshot
             delete from pgq.committed_offset c
@@ -62,7 +73,7 @@ begin
                and c.serial >= coalesce((
                        select b.serial from pgq.committed_offset b
                         where b.consumer_group_id = id and b.partition_id = part.partition_id and b.serial < last_serial
-                          and b.serial % 64 = 0 order by b.serial desc limit 1), 0);
+                          and hashint8(b.serial) & 63 = 0 order by b.serial desc limit 1), 0);
         end if;
     end loop;
     if lost is not null then

@@ -1,7 +1,7 @@
--- Say that a member lives, and see whether its group has changed. Looks after the next member of the group, too: if its
+-- Say that a member lives, and see whether its group has changed. Looks after the member before it in the group, too: if its
 -- session has ended, it is removed.
 --
--- count_claims  whether to count the claims that this session holds, which takes longer
+-- count_claims  whether to count the claims that this session holds, and to look after all members, which takes longer
 -- returns generation  of the group: if it is another than before, work out the assignment anew. Null: this is no member
 --                     any more: its claims are void. Join again, unless another session took a static member's place
 --         claims      how many partitions this session holds; null unless asked for
@@ -17,8 +17,7 @@ declare
     neighbour bigint;
 begin
     if count_claims then
-        select count(*) into claims from pg_locks l
-         where l.locktype = 'advisory' and l.pid = pg_backend_pid() and l.objsubid = 1 and l.classid::bigint >> 26 = 26 and l.granted;
+        claims := cardinality(pgq._held_keys(26));
     end if;
     select m.* into me from pgq.group_member m where m.member_id = heartbeat.member_id;
     if not found then
@@ -31,6 +30,10 @@ begin
         select max(m.member_id) into neighbour from pgq.group_member m where m.consumer_group_id = me.consumer_group_id;
     end if;
     if neighbour <> me.member_id and not pgq._is_alive(neighbour)
+       -- who should have noticed may be stopped itself
+       or count_claims and exists (
+              select from pgq.group_member m
+               where m.consumer_group_id = me.consumer_group_id and m.member_id <> me.member_id and not pgq._is_alive(m.member_id))
        or me.topology <> pgq._topology(me.topics) then
         -- whoever else has seen it is about to do the same
         perform from pgq.consumer_group g where g.consumer_group_id = me.consumer_group_id for update skip locked;

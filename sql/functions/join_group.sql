@@ -11,7 +11,8 @@
 --                     partitions wait for session_timeout_ms; or null
 -- client_id           shown in pgq.member_status
 -- returns member_id; generation; channel, to LISTEN to: notified when the group changes
--- transaction  of its own. The session must not be shared by a pooler
+-- transaction  of its own. The session must not be shared by a pooler, and is one member at most: it leaves first where it is
+--              one already
 -- locks   the group's row; the member's alive lock and, later, its claims: the session's, until it ends
 -- raises  PQ019 (InvalidGroupIdError), PQ023 (InvalidRequestError), PQ037 (InconsistentGroupProtocolError)
 create or replace function pgq.join_group(
@@ -38,6 +39,7 @@ begin
     if coalesce(assignor, '') = '' or topics is null or array_position(topics, null) is not null then
         raise exception 'join_group without an assignor or topics' using errcode = 'PQ023', hint = 'Name both.';
     end if;
+    perform pgq.leave_group(k.key & (1::bigint << 58) - 1) from unnest(pgq._held_keys(25)) k (key);
     -- random, since a number from a sequence could be given out again after a failover. Below 2^53, as JSON has it
     member_id := ('x' || substr(translate(gen_random_uuid()::text, '-', ''), 1, 13))::bit(52)::bigint;
     perform pg_advisory_lock(pgq._member_key(member_id));

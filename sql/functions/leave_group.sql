@@ -10,16 +10,10 @@ set search_path = pgq, pg_catalog, pg_temp
 as $$
 declare
     id int;
-    held record;
 begin
-    for held in
-        select (l.classid::bigint << 32) | l.objid::bigint as key from pg_locks l
-         where l.locktype = 'advisory' and l.objsubid = 1 and l.pid = pg_backend_pid() and l.mode = 'ExclusiveLock'
-           and (l.classid::bigint >> 26 = 26
-                or (l.classid::bigint << 32) | l.objid::bigint = pgq._member_key(leave_group.member_id))
-    loop
-        perform pg_advisory_unlock(held.key);
-    end loop;
+    if pgq._member_key(member_id) = any (pgq._held_keys(25)) then
+        perform pg_advisory_unlock(k.key) from unnest(pgq._held_keys(26) || pgq._member_key(member_id)) k (key);
+    end if;
     select m.consumer_group_id into id from pgq.group_member m where m.member_id = leave_group.member_id;
     if found then
         perform from pgq.consumer_group g where g.consumer_group_id = id for update;

@@ -8,17 +8,14 @@ set search_path = pgq, pg_catalog, pg_temp
 as $$
 declare
     id int := (select m.consumer_group_id from pgq.group_member m where m.member_id = release_partitions.member_id);
-    part int;
+    held bigint[] := pgq._held_keys(26);
 begin
-    for part in
-        select p.partition_id from unnest(topics, partitions) w (topic, partition)
-          join pgq.topic t on t.name = w.topic join pgq.partition p on p.topic_id = t.topic_id and p.partition = w.partition
-    loop
-        if exists (select from pg_locks l where l.locktype = 'advisory' and l.pid = pg_backend_pid()
-                     and ((l.classid::bigint << 32) | l.objid::bigint) = pgq._claim_key(id, part)) then
-            perform pg_advisory_unlock(pgq._claim_key(id, part));
-        end if;
-    end loop;
+    -- to unlock what is not held would warn
+    perform pg_advisory_unlock(pgq._claim_key(id, p.partition_id))
+       from unnest(topics, partitions) w (topic, partition)
+       join pgq.topic t on t.name = w.topic
+       join pgq.partition p on p.topic_id = t.topic_id and p.partition = w.partition
+      where pgq._claim_key(id, p.partition_id) = any (held);
     if id is not null then
         perform pgq._wake_group(id);
     end if;

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -751,51 +753,58 @@ def test_bad_options_are_refused(options: dict[str, Any]) -> None:
         pgq.Consumer("t", group_instance_id="x")
 
 
-def test_a_process_that_is_killed_frees_its_partitions_at_once(dsn: str, conn: Connection, wide: str) -> None:
-    """The kernel closes the socket; the server ends the session; the neighbour sees it."""
-    child = os.fork()
-    if child == 0:
-        try:
-            consumer = pgq.Consumer(wide, dsn=dsn, group_id="g")
-            while True:
-                with contextlib.suppress(errors.BrokerNotAvailableError):  # it was away for longer than that
-                    consumer.getmany(timeout_ms=50)
-        finally:
-            os._exit(1)
+MEMBER = """
+import contextlib, sys, pgq
+consumer = pgq.Consumer("wide", dsn=sys.argv[1], group_id="g", session_timeout_ms=int(sys.argv[2]))
+while True:
+    with contextlib.suppress(pgq.errors.BrokerNotAvailableError):  # it was stopped for longer than its session lives
+        consumer.getmany(timeout_ms=50)
+"""
+
+
+@contextlib.contextmanager
+def member_process(dsn: str, conn: Connection, session_timeout_ms: int) -> Iterator[Callable[[int], None]]:
+    """A member in a process of its own that has all partitions; what sends it signals."""
+    process = subprocess.Popen([sys.executable, "-c", MEMBER, dsn, str(session_timeout_ms)])
     try:
         eventually(lambda: value(conn, "select count(*) from pgq.partition_owner") == 6)
-        with pgq.Consumer(wide, dsn=dsn, group_id="g", auto_offset_reset="earliest") as consumer:
-            eventually(lambda: bool(consumer.getmany(timeout_ms=20)) or len(consumer.assignment()) == 3, 10)
-            os.kill(child, 9)
-            started = time.monotonic()
-            eventually(lambda: bool(consumer.getmany(timeout_ms=20)) or len(consumer.assignment()) == 6, 10)
-            assert time.monotonic() - started < 1.5
+        yield process.send_signal
     finally:
-        os.waitpid(child, 0)
+        process.kill()
+        process.wait()
+
+
+def share(consumer: pgq.Consumer, partitions: int) -> None:
+    """Poll until the consumer has so many partitions."""
+
+    def enough() -> bool:
+        consumer.getmany(timeout_ms=20)
+        return len(consumer.assignment()) == partitions
+
+    eventually(enough, 10)
+
+
+def test_a_process_that_is_killed_frees_its_partitions_at_once(dsn: str, conn: Connection, wide: str) -> None:
+    """The kernel closes the socket; the server ends the session; the neighbour sees it."""
+    with member_process(dsn, conn, 45_000) as send_signal, pgq.Consumer(wide, dsn=dsn, group_id="g") as consumer:
+        share(consumer, 3)
+        send_signal(signal.SIGKILL)
+        started = time.monotonic()
+        share(consumer, 6)
+        assert time.monotonic() - started < 1.5
 
 
 def test_a_process_that_is_stopped_frees_its_partitions_after_its_session_timeout(
     dsn: str, conn: Connection, wide: str
 ) -> None:
-    child = os.fork()
-    if child == 0:
-        try:
-            consumer = pgq.Consumer(wide, dsn=dsn, group_id="g", session_timeout_ms=1000)
-            while True:
-                with contextlib.suppress(errors.BrokerNotAvailableError):  # it was away for longer than that
-                    consumer.getmany(timeout_ms=50)
-        finally:
-            os._exit(1)
-    try:
-        eventually(lambda: value(conn, "select count(*) from pgq.partition_owner") == 6)
-        with pgq.Consumer(wide, dsn=dsn, group_id="g", session_timeout_ms=1000) as consumer:
-            eventually(lambda: bool(consumer.getmany(timeout_ms=20)) or len(consumer.assignment()) == 3, 10)
-            os.kill(child, 19)  # SIGSTOP
-            started = time.monotonic()
-            eventually(lambda: bool(consumer.getmany(timeout_ms=20)) or len(consumer.assignment()) == 6, 10)
-            assert 0.5 < time.monotonic() - started < 2.5
-            os.kill(child, 18)  # SIGCONT: it joins again
-            eventually(lambda: bool(consumer.getmany(timeout_ms=20)) or len(consumer.assignment()) == 3, 10)
-    finally:
-        os.kill(child, 9)
-        os.waitpid(child, 0)
+    with (
+        member_process(dsn, conn, 1000) as send_signal,
+        pgq.Consumer(wide, dsn=dsn, group_id="g", session_timeout_ms=1000) as consumer,
+    ):
+        share(consumer, 3)
+        send_signal(signal.SIGSTOP)
+        started = time.monotonic()
+        share(consumer, 6)
+        assert 0.5 < time.monotonic() - started < 2.5
+        send_signal(signal.SIGCONT)  # it joins again
+        share(consumer, 3)

@@ -1,4 +1,4 @@
-"""Make a history of a group: members join, leave, are killed, stopped and resumed; sessions end, servers die. Then judge it.
+"""Make a history of a group: members join, leave, are killed, stopped and resumed; servers die. Then judge it.
 
     python -m tests.histories.groups --seconds 120 --seeds 20 [--bin-dir …/bin]
 
@@ -43,7 +43,10 @@ MODES = ("auto", "iterate", "manual")
 AUDIT = """
 create table audit_commit (serial bigint, partition_id int, "offset" bigint, epoch bigint);
 create function audit_commit() returns trigger language plpgsql as $$
-begin insert into public.audit_commit values (new.serial, new.partition_id, new."offset", new.epoch); return new; end $$;
+begin
+    insert into public.audit_commit values (new.serial, new.partition_id, new."offset", new.epoch);
+    return new;
+end $$;
 create trigger audit after insert on pgq.committed_offset for each row execute function audit_commit();
 create table audit_claim (partition_id int, epoch bigint, member_id bigint);
 create function audit_claim() returns trigger language plpgsql as $$

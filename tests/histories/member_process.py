@@ -2,9 +2,9 @@
 
     python -m tests.histories.member_process MODE DSN LOG SEED
 
-MODE: auto (offsets committed by themselves), iterate (likewise, record by record), manual (commit after each poll), exact
-(consume, write, produce and commit in one transaction; some of the transactions fail). A line of JSON goes to LOG, at
-once, before records are worked on. It runs until it is killed; at SIGTERM it closes.
+MODE: auto (offsets committed by themselves), iterate (likewise, record by record), manual (commit after each poll),
+exact (consume, write, produce and commit in one transaction; some of the transactions fail). A line of JSON goes to
+LOG, at once, before records are worked on. It runs until it is killed; at SIGTERM it closes.
 """
 
 from __future__ import annotations

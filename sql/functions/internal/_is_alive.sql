@@ -10,8 +10,6 @@ as $$
 begin
     return not pg_try_advisory_xact_lock_shared(pgq._member_key(member_id))
         -- a session is never in its own way
-        or exists (select from pg_locks l
-                    where l.locktype = 'advisory' and l.pid = pg_backend_pid() and l.mode = 'ExclusiveLock' and l.objsubid = 1
-                      and ((l.classid::bigint << 32) | l.objid::bigint) = pgq._member_key(member_id));
+        or pgq._member_key(member_id) = any (pgq._held_keys(25));
 end
 $$;

@@ -14,11 +14,13 @@ set search_path = pgq, pg_catalog, pg_temp
 as $$
 declare
     id int;
+    mine bigint[] := pgq._held_keys(24);
 begin
     held := '{}';
     busy := false;
     foreach id in array topic_ids loop
-        if pg_try_advisory_lock(pgq._park_key(id)) then
+        -- what an interrupted call has taken already is not taken twice, since locks of a session count
+        if pgq._park_key(id) = any (mine) or pg_try_advisory_lock(pgq._park_key(id)) then
             held := held || id;
         elsif pg_try_advisory_lock_shared(pgq._park_key(id)) then
             -- nobody is parked: it is appends that are in the way
