@@ -24,7 +24,22 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from bench import acks, append, fetch, growth, hotkeys, memory, park, produce, segments, sending, tail
+from bench import (
+    acks,
+    append,
+    consume,
+    fetch,
+    groups,
+    growth,
+    hotkeys,
+    latency,
+    memory,
+    park,
+    produce,
+    segments,
+    sending,
+    tail,
+)
 from bench.harness import SCHEMA, Bench, Figure
 from pgq import schema
 from pgq.embedded import EmbeddedServer, find_binaries
@@ -32,6 +47,9 @@ from pgq.embedded import EmbeddedServer, find_binaries
 BENCHMARKS = {
     "append": append.run,
     "fetch": fetch.run,
+    "consume": consume.run,
+    "groups": groups.run,
+    "latency": latency.run,
     "produce": produce.run,
     "park": park.run,
     "segments": segments.run,

@@ -17,6 +17,8 @@ from pgq.cli.cluster import app as cluster_app
 from pgq.cli.consume import consume
 from pgq.cli.db import app as db_app
 from pgq.cli.dev import dev
+from pgq.cli.group import app as group_app
+from pgq.cli.lag import LagCommand, lag
 from pgq.cli.produce import produce
 from pgq.cli.topic import app as topic_app
 from pgq.embedded import EmbeddedServerError
@@ -51,6 +53,8 @@ app = typer.Typer(
 app.add_typer(topic_app, name="topic")
 app.command()(produce)
 app.command()(consume)
+app.add_typer(group_app, name="group")
+app.command(cls=LagCommand)(lag)
 app.add_typer(db_app, name="db")
 app.add_typer(cluster_app, name="cluster")
 app.command()(dev)

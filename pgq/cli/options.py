@@ -1,4 +1,4 @@
-"""What several commands take: the database, a topic's name that completes itself, text with escapes."""
+"""What several commands take: the database, names that complete themselves, partitions, text with escapes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from pgq.cli.db import Dsn
+from pgq.types import TopicPartition
 
-__all__ = ["Dsn", "TopicName", "unescape"]
+__all__ = ["Dsn", "GroupId", "GroupIds", "TopicName", "fetch", "parse_partitions", "unescape"]
 
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _CHARACTERS = {"n": b"\n", "t": b"\t", "r": b"\r", "0": b"\0", "\\": b"\\"}
@@ -27,7 +28,54 @@ def _complete_topic(ctx: typer.Context, incomplete: str) -> list[str]:
         return []
 
 
+def _complete_group(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the groups that begin so."""
+    from pgq import Admin
+    from pgq.errors import PgqError
+
+    try:
+        with Admin(ctx.params.get("dsn")) as admin:
+            return [group.group_id for group in admin.list_consumer_groups() if group.group_id.startswith(incomplete)]
+    except PgqError:
+        return []
+
+
 TopicName = Annotated[str, typer.Argument(help="Name of the topic.", autocompletion=_complete_topic)]
+GroupId = Annotated[str, typer.Argument(metavar="GROUP", help="Id of the group.", autocompletion=_complete_group)]
+GroupIds = Annotated[
+    list[str] | None, typer.Argument(metavar="GROUP", help="Ids of groups.", autocompletion=_complete_group)
+]
+
+
+def fetch(dsn: str | None, statement: str, *args: Any) -> list[Any]:
+    """Return the rows of one statement, on a connection of its own."""
+    from pgq.sync.client import connect
+
+    connection = connect(dsn)
+    try:
+        rows: list[Any] = connection.fetch(statement, *args)
+    finally:
+        connection.close()
+    return rows
+
+
+def parse_partitions(texts: list[str]) -> dict[str, Any]:
+    """Return the topics, and the partitions, that options of the form TOPIC or TOPIC:0,1,2 name.
+
+    A colon cannot be part of a topic's name.
+    """
+    topics: list[str] = []
+    partitions: list[TopicPartition] = []
+    for text in texts:
+        topic, found, numbers = text.partition(":")
+        if not found:
+            topics.append(topic)
+            continue
+        for number in numbers.split(","):
+            if not (number.isascii() and number.isdecimal()):
+                raise typer.BadParameter(f"{text!r} is no TOPIC or TOPIC:0,1,2", param_hint="--topic")
+            partitions.append(TopicPartition(topic, int(number)))
+    return {"topics": topics, "partitions": partitions}
 
 
 def unescape(text: str) -> bytes:

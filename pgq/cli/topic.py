@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pgq.cli.options import Dsn, TopicName
+from pgq.cli.options import Dsn, TopicName, fetch
 from pgq.cli.output import Format, Output, count_text, print_object, print_rows, progress_bar
 from pgq.errors import TopicAlreadyExistsError, UnknownTopicError
 
@@ -82,7 +82,7 @@ def list_topics(
     dsn: Dsn = None,
 ) -> None:
     """List all topics, those in creation and deletion too."""
-    rows = [_topic_row(row) for row in _fetch(dsn, _LIST.format(", bytes" if sizes else "") + _FROM)]
+    rows = [_topic_row(row) for row in fetch(dsn, _LIST.format(", bytes" if sizes else "") + _FROM)]
     shown = ["topic", "state", "partitions", "records", "skew", "created_at"]
     if sizes:
         shown.insert(4, "bytes")
@@ -147,7 +147,7 @@ def delete(
     """
     from pgq import Admin
 
-    found = _fetch(dsn, _TOPIC, name)
+    found = fetch(dsn, _TOPIC, name)
     if not found:
         if if_exists:
             typer.echo(f"no topic {name}; nothing was changed")
@@ -182,17 +182,6 @@ def add_partitions(
         after = admin.add_partitions(name, partitions, progress=progress).partitions
     typer.echo(f"topic {name} has {count_text(after, 'partition')} now, {before:,} before")
     typer.secho("Records of a key may go to another partition from now on.", fg=typer.colors.YELLOW, err=True)
-
-
-def _fetch(dsn: str | None, statement: str, *args: Any) -> list[Any]:
-    from pgq.sync.client import connect
-
-    connection = connect(dsn)
-    try:
-        rows: list[Any] = connection.fetch(statement, *args)
-    finally:
-        connection.close()
-    return rows
 
 
 def _topic_row(row: Any) -> dict[str, Any]:

@@ -67,6 +67,11 @@ class PartitionState:
         self.mean_bytes = 16_384.0
         """Of recent records, for how many to ask for; a guess at first."""
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether it stood at the log end when that was last seen."""
+        return self.position is not None and self.log_end is not None and self.position >= self.log_end
+
     def begin(self, position: int) -> None:
         """Read from here, and come back here after a rollback."""
         self.advance(position)

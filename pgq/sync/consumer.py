@@ -33,7 +33,8 @@ _POOLED_LAST_S = 0.1
 _PARKED_LOOK_S = 1.0
 """How often one who waits to be notified looks all the same: a notification may be lost."""
 _BEAT_S, _BUSY_BEAT_S = 0.5, 0.25
-"""How often a member sees whether its group has changed, and whether its neighbour lives."""
+"""How often a member sees whether its group has changed, and whether its neighbour lives; who reads on without a pause
+does not hear that it has."""
 _CLAIM_S, _CLAIM_LATER_S, _CLAIM_SOON_S = 0.05, 0.5, 2.0
 """How often partitions are asked for that others are about to give up: at first, and after a while."""
 
@@ -179,6 +180,10 @@ class Consumer(Reader):
         self._idle = 0
         self._listening: set[str] = set()
         self._parked: list[int] | None = None
+        """The topics whose lock is held, if the consumer is parked; another's lock serves as well."""
+        self._parked_at: list[int] = []
+        self._quiet_at = 0.0
+        """When all partitions were last seen to have nothing more; 0 if that is not so, or something has changed."""
         self._worker: Worker | None = None
         self._ending = Event()
         self._transaction_connection: Any = None
@@ -459,6 +464,7 @@ class Consumer(Reader):
 
     def resume(self, *partitions: TopicPartition) -> None:
         """Return records of these partitions again."""
+        self._quiet_at = 0.0
         for tp in partitions:
             self._state(tp).paused = False
 
@@ -479,6 +485,7 @@ class Consumer(Reader):
     def _move(self, tp: TopicPartition, offset: int) -> None:
         state = self._state(tp)
         self._forget_buffered([state.tp])
+        self._quiet_at = 0.0
         state.begin(offset)
         state.last = None
         state.truncated = False
@@ -497,12 +504,14 @@ class Consumer(Reader):
 
     def _replace(self, states: Iterable[PartitionState]) -> None:
         """Read these partitions from now on; those that stay keep where they are."""
+        self._quiet_at = 0.0
         self._assignment.replace(list(states))
         self._forget_buffered({TopicPartition(r[0], r[1]) for r in self._buffer} - self._assignment.partitions())
 
     def _take_back(self) -> None:
         """Go back to where the last transaction left the application."""
         self._buffer.clear()
+        self._quiet_at = 0.0
         for state in self._assignment.all():
             if state.restart is not None:
                 state.advance(state.restart)
@@ -596,7 +605,7 @@ class Consumer(Reader):
         with self._mutex:
             self._connection()
         if membership.member_id is not None:
-            self._beat(membership, _BUSY_BEAT_S)
+            self._beat(membership, _BEAT_S if self._quiet_at else _BUSY_BEAT_S)
         if membership.member_id is None:
             self._join(membership)
         self._listen([membership.channel])
@@ -726,7 +735,7 @@ class Consumer(Reader):
         progress = (self._polls, len(self._buffer))
         if self._polling or progress != self._progress:
             self._progress, self._progress_at = progress, now
-        elif self._parked and now - self._progress_at > _PARKED_LOOK_S:
+        elif self._parked is not None and now - self._progress_at > _PARKED_LOOK_S:
             self._unpark(notified=False)
         if membership is not None and membership.member_id is not None:
             if now - self._progress_at > self._max_poll_interval_s:
@@ -797,7 +806,9 @@ class Consumer(Reader):
                 try:
                     self._prepare()
                     result = self._take_buffered(only, limit) if self._buffer else {}
-                    if not (result and self._is_enough(result, limit, deadline, start)):
+                    if not (result and self._is_enough(result, limit, deadline, start)) and not self._is_quiet(
+                        timeout_s
+                    ):
                         self._poll(result, only, limit)
                     failures = 0
                     if (result and self._is_enough(result, limit, deadline, start)) or time.monotonic() >= deadline:
@@ -813,7 +824,7 @@ class Consumer(Reader):
                     self._excuse(error, failures, deadline - time.monotonic())
             if result:
                 self._idle = 0
-                if self._parked:
+                if self._parked is not None:
                     self._unpark_quietly()
         except BaseException:
             self._put_back(result)
@@ -831,6 +842,10 @@ class Consumer(Reader):
             return True
         size = sum(_size(record.key) + _size(record.value) for batch in result.values() for record in batch)
         return size >= self._fetch_min_bytes
+
+    def _is_quiet(self, timeout_s: float) -> bool:
+        """Whether it is not worth while to look: what is appended notifies, which whoever waits will hear."""
+        return self._parked is not None and timeout_s > 0 and time.monotonic() - self._quiet_at < _PARKED_LOOK_S
 
     def _excuse(self, error: errors.PgqError, failures: int, left_s: float) -> None:
         """Wait before the server is asked again, or raise the error."""
@@ -872,6 +887,7 @@ class Consumer(Reader):
             return
         self._find_positions()
         states = [s for s in self._assignment.rotate() if not only or s.tp in only]
+        looked_at, self._quiet_at = time.monotonic(), 0.0
         before = [(state, state.position) for state in states]
         membership = self._membership
         member_id = membership.member_id if membership is not None else None
@@ -888,6 +904,8 @@ class Consumer(Reader):
             return  # others may read these partitions by now; this member is about to find out
         for tp, batch in found.items():
             result.setdefault(tp, []).extend(batch)
+        if not found and not only and all(state.is_at_end for state in states):
+            self._quiet_at = looked_at
 
     # waiting
 
@@ -913,7 +931,10 @@ class Consumer(Reader):
             sleep(min(left_s, _QUICK_S[self._idle - 1]))
             return
         topic_ids = sorted({state.topic_id for state in self._assignment.all() if not state.paused})
-        if topic_ids and not self._parked and not self._park(topic_ids):
+        if self._parked is not None and topic_ids != self._parked_at:
+            self._unpark(notified=False)
+        if topic_ids and self._parked is None:
+            self._park(topic_ids)
             return  # somebody is appending; or it has just been parked, and has to look once more
         until = now + min(left_s, _PARKED_LOOK_S)
         while (left_s := until - time.monotonic()) > 0:
@@ -924,7 +945,7 @@ class Consumer(Reader):
                 if membership.stale or membership.member_id is None:
                     return
         if self._parked is not None and len(self._parked) < len(topic_ids):
-            self._parked = None  # it relies on another's lock, who may be gone
+            self._unpark(notified=False)  # it relies on another's lock, who may be gone
 
     def _hear(self, connection: Any, seconds: float) -> bool:
         """Wait for a notification; return whether one came."""
@@ -940,18 +961,16 @@ class Consumer(Reader):
                 self._unpark(notified=True)
         return True
 
-    def _park(self, topic_ids: list[int]) -> bool:
-        """Have appends to these topics notify; return whether that is so and the log was looked at since."""
-        if self._parked is not None:
-            return True
+    def _park(self, topic_ids: list[int]) -> None:
+        """Have appends to these topics notify, unless some are in flight. The log has to be looked at afterwards."""
+        self._quiet_at = 0.0
         self._listen([f"pgq_{topic_id}" for topic_id in topic_ids])
         held, busy = (self._fetch(statements.PARK, topic_ids))[0]
         if busy:
             sleep(_QUICK_S[0])
         else:
-            self._parked = list(held)
+            self._parked, self._parked_at = list(held), topic_ids
             self._start_worker()
-        return False
 
     def _unpark(self, *, notified: bool) -> None:
         held, self._parked = self._parked, None

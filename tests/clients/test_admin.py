@@ -1,15 +1,25 @@
-"""Admin and AsyncAdmin: topics from creation to deletion, with the errors of SQL as errors of pgq."""
+"""Admin and AsyncAdmin: topics and groups from creation to deletion, with the errors of SQL as errors of pgq."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from pgq import TopicDescription, TopicPartition, errors
-from tests.plugins.sessions import Connection, value
+from pgq import (
+    ConsumerGroupDescription,
+    ConsumerGroupListing,
+    OffsetAndMetadata,
+    OffsetReset,
+    TopicDescription,
+    TopicPartition,
+    errors,
+)
+from tests.plugins.sessions import Connection, rows, value
 
-from .conftest import Clients
+from .conftest import Clients, read
 
 DEFAULTS = {
     "compression.type": "producer",
@@ -121,3 +131,153 @@ async def test_a_large_topic_is_made_and_deleted(clients: Clients) -> None:
         await admin.delete_topic("large", progress=lambda *s: steps.append(s))
         assert steps == [(25, 60), (50, 60), (60, 60), (0, 60), (25, 60), (50, 60), (60, 60)]
         assert [t.name for t in await admin.list_topics()] == []
+
+
+# consumer groups
+
+W0, W1, W2 = (TopicPartition("wide", partition) for partition in range(3))
+
+
+def produce(
+    conn: Connection, partition: int, count: int, *, first: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+) -> None:
+    """Append records an hour apart."""
+    conn.execute(
+        "select pgq.produce_batch('wide', array_fill('v'::bytea, array[%(count)s]),"
+        " partitions => array_fill(%(partition)s::int, array[%(count)s]), timestamps => %(times)s)",
+        {"count": count, "partition": partition, "times": [first + timedelta(hours=n) for n in range(count)]},
+    )
+
+
+async def test_groups_are_listed_and_described(clients: Clients, conn: Connection, wide_topic: str) -> None:
+    produce(conn, 1, 5)
+    async with clients.admin() as admin:
+        assert await admin.list_consumer_groups() == []
+        await admin.alter_consumer_group_offsets("idle", {W0: 0})
+        async with clients.consumer(wide_topic, group_id="busy", client_id="billing-1") as consumer:
+            await read(consumer, 5)
+            await consumer.commit({W1: 2})
+            assert await admin.list_consumer_groups() == [
+                ConsumerGroupListing("busy", "Stable"),
+                ConsumerGroupListing("idle", "Empty"),
+            ]
+            assert await admin.list_consumer_groups(["Empty"]) == [ConsumerGroupListing("idle", "Empty")]
+            idle, busy = await admin.describe_consumer_groups(["idle", "busy"])
+            assert idle == ConsumerGroupDescription("idle", "Empty", None, 0, 0, [])
+            assert busy[:5] == (
+                "busy",
+                "Stable",
+                "range",
+                value(conn, "select max(generation) from pgq.group_status"),
+                3,
+            )
+            (member,) = busy.members
+            assert rows(conn, "select member_id, pid, host(client_addr) from pgq.member_status") == [
+                (member.member_id, member.pid, member.host)
+            ]
+            assert member[1:3] == (None, "billing-1")
+            assert member[6:] == (True, 45_000, ("wide",), (W0, W1, W2))
+            assert abs(datetime.fromtimestamp(member.joined_at / 1000, UTC) - datetime.now(UTC)) < timedelta(minutes=1)
+        assert (await admin.describe_consumer_groups(["busy"]))[0].state == "Empty"
+        assert await admin.describe_consumer_groups([]) == []
+        with pytest.raises(errors.GroupIdNotFoundError, match="nope"):
+            await admin.describe_consumer_groups(["idle", "nope"])
+
+
+async def test_offsets_of_a_group(clients: Clients, conn: Connection, wide_topic: str) -> None:
+    async with clients.admin() as admin:
+        assert await admin.list_consumer_group_offsets("g") == {}
+        await admin.alter_consumer_group_offsets("g", {W0: 3, W2: OffsetAndMetadata(5, "note")})
+        assert await admin.list_consumer_group_offsets("g") == {
+            W0: OffsetAndMetadata(3),
+            W2: OffsetAndMetadata(5, "note"),
+        }
+        assert await admin.list_consumer_group_offsets("g", [W1, W2]) == {W2: OffsetAndMetadata(5, "note")}
+        assert await admin.list_consumer_group_offsets("g", []) == {}
+        assert await admin.delete_consumer_group_offsets("g", [W1, W2]) == 1
+        assert await admin.list_consumer_group_offsets("g") == {W0: OffsetAndMetadata(3)}
+        with pytest.raises(errors.InvalidCommitOffsetError):
+            await admin.alter_consumer_group_offsets("g", {W0: -1})
+        with pytest.raises(errors.UnknownPartitionError):
+            await admin.delete_consumer_group_offsets("g", [TopicPartition("wide", 3)])
+        with pytest.raises(errors.GroupIdNotFoundError):
+            await admin.delete_consumer_group_offsets("nope", [W0])
+
+
+async def test_reset_offsets(clients: Clients, conn: Connection, wide_topic: str) -> None:
+    produce(conn, 0, 10)
+    produce(conn, 1, 2)
+    async with clients.admin() as admin:
+
+        async def reset(spec: str, value: Any = None, **more: Any) -> list[int]:
+            """The new offsets of a dry run."""
+            return [row.new_offset for row in await admin.reset_consumer_group_offsets("g", spec, value, **more)]
+
+        assert await admin.reset_consumer_group_offsets("g", "to-latest", partitions=[W0], execute=True) == [
+            OffsetReset("wide", 0, None, 10, False)
+        ]
+        assert await admin.reset_consumer_group_offsets("g", "shift-by", -4, execute=True) == [
+            OffsetReset("wide", 0, 10, 6, False)
+        ]
+        assert await reset("to-offset", 12) == [10]
+        assert await reset("to-offset", "3", topics=["wide"]) == [3, 2, 0]
+        assert await reset("to-datetime", datetime(2026, 1, 1, 4, 30, tzinfo=UTC)) == [5]
+        assert await reset("to-datetime", "2026-01-01T04:30:00Z") == [5]
+        assert await reset("by-duration", timedelta(days=100_000)) == [0]
+        assert await reset("by-duration", "PT1S", topics=["wide"]) == [10, 2, 0]
+        assert await reset("to-earliest", partitions=[W1], topics=[]) == [0]
+        assert await reset("to-offset", offsets={W1: 1, W0: 7}) == [7, 1]
+        assert await admin.list_consumer_group_offsets("g") == {W0: OffsetAndMetadata(6)}, "none was executed"
+        for spec, more, error in (
+            ("to-nowhere", {}, errors.InvalidRequestError),
+            ("to-offset", {"value": "x"}, errors.InvalidRequestError),
+            ("shift-by", {"value": 1, "partitions": [W1]}, errors.NoOffsetForPartitionError),
+            ("to-latest", {"topics": ["nope"]}, errors.UnknownTopicError),
+        ):
+            with pytest.raises(error):
+                await admin.reset_consumer_group_offsets("g", spec, **more)
+        with pytest.raises(errors.GroupIdNotFoundError):
+            await admin.reset_consumer_group_offsets("nope", "to-latest")
+
+
+async def test_a_consumer_goes_on_from_what_was_reset(clients: Clients, conn: Connection, wide_topic: str) -> None:
+    produce(conn, 0, 10)
+    async with clients.admin() as admin:
+        async with clients.consumer(wide_topic, group_id="g") as consumer:
+            assert len(await read(consumer, 10)) == 10
+        await admin.reset_consumer_group_offsets("g", "to-offset", 7, topics=["wide"], execute=True)
+        async with clients.consumer(wide_topic, group_id="g") as consumer:
+            assert [record.offset for record in await read(consumer, 3)] == [7, 8, 9]
+
+
+async def test_groups_with_members_stay_as_they_are(clients: Clients, conn: Connection, wide_topic: str) -> None:
+    async with (
+        clients.admin() as admin,
+        clients.consumer(wide_topic, group_id="g", enable_auto_commit=False) as consumer,
+    ):
+        await admin.alter_consumer_group_offsets("idle", {W0: 1})
+        await consumer.commit({W0: 0})
+        for call in (
+            admin.delete_consumer_groups(["idle", "g"]),
+            admin.alter_consumer_group_offsets("g", {W0: 1}),
+            admin.reset_consumer_group_offsets("g", "to-latest", execute=True),
+        ):
+            with pytest.raises(errors.NonEmptyGroupError, match="'g'"):
+                await call
+        with pytest.raises(errors.GroupSubscribedToTopicError, match="'wide'"):
+            await admin.delete_consumer_group_offsets("g", [W0])
+        assert [group.group_id for group in await admin.list_consumer_groups()] == ["g", "idle"], "all or nothing"
+        assert await admin.list_consumer_group_offsets("g") == {W0: OffsetAndMetadata(0)}
+
+
+async def test_groups_are_deleted(
+    clients: Clients, conn: Connection, wide_topic: str, terminate: Callable[[int], None]
+) -> None:
+    async with clients.admin() as admin:
+        await admin.alter_consumer_group_offsets("a", {W0: 1})
+        await admin.alter_consumer_group_offsets("b", {W0: 1})
+        with pytest.raises(errors.GroupIdNotFoundError, match="nope"):
+            await admin.delete_consumer_groups(["a", "nope"])
+        await admin.delete_consumer_groups(["a", "b"])
+        assert await admin.list_consumer_groups() == []
+        assert await admin.list_consumer_group_offsets("a") == {}

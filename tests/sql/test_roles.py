@@ -49,8 +49,20 @@ ATTEMPTS = [
     ("select * from pgq.topic_status", "reader consumer admin"),
     ("select * from pgq.partition_status", "reader consumer admin"),
     ("select * from pgq.segment_status", "reader consumer admin"),
+    ("select * from pgq.group_status", "reader consumer admin"),
+    ("select * from pgq.group_partition_status", "reader consumer admin"),
+    ("select * from pgq.member_status", "reader consumer admin"),
     ("select pgq.commit_offsets('g', '{orders}', '{0}', '{1}')", "consumer admin"),
     ("select * from pgq.committed_offsets('g')", "consumer admin"),
+    ("select * from pgq.join_group('h', '{orders}')", "consumer admin"),
+    ("select pgq.heartbeat(1), pgq.group_assignment(1), pgq.end_stuck_members(1)", "consumer admin"),
+    ("select pgq.release_partitions(1, '{}', '{}'), pgq.leave_group(1)", "consumer admin"),
+    ("select * from pgq.claim_partitions(1, 1, '{}', '{}')", "consumer admin"),
+    ("select pgq.change_subscription(m.member_id, '{}') from pgq.join_group('h', '{}') m", "consumer admin"),
+    ("select * from pgq.reset_offsets('g', 'to-latest', topics => '{orders}')", "admin"),
+    ("select pgq.alter_group_offsets('g', '{orders}', '{0}', '{1}')", "admin"),
+    ("select pgq.delete_group_offsets('kept', '{orders}')", "admin"),
+    ("select pgq.delete_group('kept')", "admin"),
     ("select * from pgq_log.t1", "consumer admin"),
     ("select * from pgq_log.t1_p0_s0", "consumer admin"),
     ("select * from pgq_log.t3_p0_s0", "consumer admin"),
@@ -75,7 +87,18 @@ ATTEMPTS = [
     ("create table pgq.mine (x int)", NOBODY),
     ("create table pgq_log.mine (x int)", NOBODY),
     ("create view pgq_topic.mine as select 1", NOBODY),
-    *((f"select * from pgq.{table}", NOBODY) for table in ("topic", "partition", "segment", "committed_offset")),
+    *(
+        (f"select * from pgq.{table}", NOBODY)
+        for table in (
+            "topic",
+            "partition",
+            "segment",
+            "committed_offset",
+            "consumer_group",
+            "group_member",
+            "partition_owner",
+        )
+    ),
     ("update pgq.topic set config = '{}'", NOBODY),
     ("select pgq._define_produce(1)", NOBODY),
     ("select pgq._roll_segment(1, 10)", NOBODY),
@@ -96,6 +119,7 @@ def as_role(conn: Connection, watcher: Connection, dsn: str) -> Iterator[Callabl
         watcher.execute(f"grant pgq_{role} to pgq_app")
     call(conn, "create_topic", name="orders")
     call(conn, "create_topic", name="wide", partitions=5)
+    conn.execute("select pgq.commit_offsets('kept', '{orders}', '{0}', '{0}')")
     conn.execute("select pgq._grant_roles()")
     call(conn, "create_topic", name="later")
     opened = []
