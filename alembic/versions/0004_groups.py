@@ -40,11 +40,14 @@ create table pgq.partition_owner (
     partition_id      int not null references pgq.partition on delete cascade,
     epoch             bigint not null,
     member_id         bigint,
+    leader_epoch      int,
     claimed_at        timestamptz not null default clock_timestamp(),
     primary key (consumer_group_id, partition_id)
 ) with (fillfactor = 50);
 comment on table pgq.partition_owner is
     'Who claimed a partition last, and how often it was claimed: a commit under an older epoch is refused.';
+comment on column pgq.partition_owner.leader_epoch is
+    'Under which leader it was claimed: what was read from another may be missing in the log of this one.';
 
 alter table pgq.committed_offset add column epoch bigint;
 comment on column pgq.committed_offset.epoch is 'Under which claim it was committed; null outside of one.'

@@ -14,7 +14,7 @@ begin
     if topics is null or array_position(topics, null) is not null then
         raise exception 'change_subscription without topics' using errcode = 'PQ023', hint = 'Name them; an empty array is possible.';
     end if;
-    perform from pgq.consumer_group g where g.consumer_group_id = id for update;
+    perform from pgq.consumer_group g where g.consumer_group_id = id for no key update;
     update pgq.group_member m set topics = change_subscription.topics, topology = pgq._topology(change_subscription.topics)
      where m.member_id = change_subscription.member_id;
     if not found then

@@ -46,7 +46,8 @@ begin
             continue;
         end if;
         update pgq.partition_owner o
-           set epoch = o.epoch + 1, member_id = claim_partitions.member_id, claimed_at = clock_timestamp()
+           set epoch = o.epoch + 1, member_id = claim_partitions.member_id, leader_epoch = pgq._leader_epoch(),
+               claimed_at = clock_timestamp()
          where o.consumer_group_id = id and o.partition_id = part.partition_id
         returning o.epoch into epoch;
         select c."offset", c.metadata into "offset", metadata from pgq.committed_offset c

@@ -10,7 +10,8 @@
 -- tables  inserts into pgq.committed_offset; the newest row counts, older ones are removed now and then
 -- locks   the owners' rows, shared; the claim, shared, where no member commits
 -- raises  PQ001 (UnknownTopicError), PQ002 (UnknownPartitionError), PQ019 (InvalidGroupIdError), PQ020 (InvalidCommitOffsetError),
---         PQ035 (UnknownMemberIdError), PQ036 (CommitFailedError): a partition has another owner by now; nothing is stored
+--         PQ035 (UnknownMemberIdError), PQ036 (CommitFailedError): a partition has another owner by now, or the claim
+--         was made with a leader before a failover; nothing is stored
 create or replace function pgq.commit_offsets(
     group_id text, topics text[], partitions int[], offsets bigint[], metadata text[] default null, member_id bigint default null,
     epochs bigint[] default null)
@@ -25,6 +26,7 @@ declare
     lost text;
     timeout interval := current_setting('idle_in_transaction_session_timeout')::interval;
     most_ms int;
+    leader int;
 begin
     if cardinality(topics) is distinct from cardinality(partitions) or cardinality(topics) is distinct from cardinality(offsets)
        or cardinality(metadata) <> cardinality(topics) or (member_id is null) <> (epochs is null)
@@ -33,6 +35,7 @@ begin
             using errcode = 'PQ020', hint = 'Give a partition and an offset for each topic; with a member_id, an epoch as well.';
     end if;
     if member_id is not null then
+        leader := pgq._leader_epoch();
         -- from here on nobody else can claim the partitions before the transaction ends: not for longer than a session may be silent
         select m.session_timeout_ms into most_ms from pgq.group_member m where m.member_id = commit_offsets.member_id;
         if timeout = interval '0' or timeout > most_ms * interval '1 millisecond' then
@@ -55,7 +58,7 @@ begin
             -- shared until the commit: whoever claims the partition next has to see what this stores
             perform from pgq.partition_owner o
               where o.consumer_group_id = id and o.partition_id = part.partition_id
-                and o.epoch = epochs[i] and o.member_id = commit_offsets.member_id for share;
+                and o.epoch = epochs[i] and o.member_id = commit_offsets.member_id and o.leader_epoch = leader for share;
             if not found then
                 lost := concat_ws(', ', lost, concat(topics[i], '-', partitions[i]));
                 continue;

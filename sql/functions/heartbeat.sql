@@ -36,7 +36,7 @@ begin
                where m.consumer_group_id = me.consumer_group_id and m.member_id <> me.member_id and not pgq._is_alive(m.member_id))
        or me.topology <> pgq._topology(me.topics) then
         -- whoever else has seen it is about to do the same
-        perform from pgq.consumer_group g where g.consumer_group_id = me.consumer_group_id for update skip locked;
+        perform from pgq.consumer_group g where g.consumer_group_id = me.consumer_group_id for no key update skip locked;
         if found then
             update pgq.group_member m set topology = pgq._topology(m.topics)
              where m.consumer_group_id = me.consumer_group_id and m.topology <> pgq._topology(m.topics);

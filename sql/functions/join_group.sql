@@ -44,7 +44,8 @@ begin
     member_id := ('x' || substr(translate(gen_random_uuid()::text, '-', ''), 1, 13))::bit(52)::bigint;
     perform pg_advisory_lock(pgq._member_key(member_id));
     perform pgq._group(group_id);
-    select g.* into team from pgq.consumer_group g where g.name = join_group.group_id for update;
+    -- no key update: every commit of offsets holds the row by its foreign key, to the end of the application's transaction
+    select g.* into team from pgq.consumer_group g where g.name = join_group.group_id for no key update;
     if not found then
         raise exception 'group % was deleted meanwhile', quote_literal(group_id) using errcode = 'serialization_failure', hint = 'Join again.';
     end if;

@@ -16,7 +16,7 @@ begin
     end if;
     select m.consumer_group_id into id from pgq.group_member m where m.member_id = leave_group.member_id;
     if found then
-        perform from pgq.consumer_group g where g.consumer_group_id = id for update;
+        perform from pgq.consumer_group g where g.consumer_group_id = id for no key update;
         delete from pgq.group_member m where m.member_id = leave_group.member_id;
         perform pgq._bump(id);
     end if;

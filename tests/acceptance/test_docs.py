@@ -34,6 +34,7 @@ REFERENCE = ROOT / "docs" / "reference"
 PAGES = [
     ROOT / "README.md",
     ROOT / "docs" / "tutorial.md",
+    ROOT / "docs" / "howto" / "consumer-groups.md",
     ROOT / "docs" / "howto" / "hot-keys.md",
     ROOT / "docs" / "howto" / "outbox.md",
     ROOT / "docs" / "howto" / "replication.md",

@@ -107,8 +107,10 @@ def test_who_holds_readers_up(conn: Connection, connect: Connect, orders: dict[i
 
 
 def test_lag(conn: Connection, orders: dict[int, int]) -> None:
-    found = {row[1]: row[2:] for row in ask(conn, 9)}
-    assert found == {0: (1, orders[0], orders[0] - 1), 1: (2, orders[1], orders[1] - 2)}
+    found = ask(conn, 9)
+    offsets = {row[1]: row[2:5] for row in found}
+    assert offsets == {p: (p + 1, orders[p], max(0, orders[p] - p - 1)) for p in (0, 1)}
+    assert {row[1]: (row[5] > timedelta(0), row[6]) for row in found} == {p: (offsets[p][2] > 0, None) for p in (0, 1)}
 
 
 def test_disk(conn: Connection, orders: dict[int, int]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -270,9 +269,7 @@ async def test_groups_with_members_stay_as_they_are(clients: Clients, conn: Conn
         assert await admin.list_consumer_group_offsets("g") == {W0: OffsetAndMetadata(0)}
 
 
-async def test_groups_are_deleted(
-    clients: Clients, conn: Connection, wide_topic: str, terminate: Callable[[int], None]
-) -> None:
+async def test_groups_are_deleted(clients: Clients, wide_topic: str) -> None:
     async with clients.admin() as admin:
         await admin.alter_consumer_group_offsets("a", {W0: 1})
         await admin.alter_consumer_group_offsets("b", {W0: 1})

@@ -162,3 +162,28 @@ def test_synchronous_standby_names(boss: Connection) -> None:
         assert missing == sorted(n for n in names if n.lower() not in ("*", "pgq2", "pgq3")), setting
         waits = any("it waits until" in warning for warning in warnings(boss))
         assert waits == (in_sync <= wanted and wanted > 0), setting
+
+
+def test_groups_on_a_standby(cluster: EmbeddedCluster, app: Connection) -> None:
+    """It does not know the leader's locks: who lives and who holds what is null there, and so is the lag."""
+    app.execute("select pgq.create_topic('orders'), pgq.commit_offsets('g', '{orders}', '{0}', '{3}')")
+    call(app, "join_group", group_id="g", topics=["orders"], client_id="billing")
+    ((group, members),) = rows(app, "select state, members from pgq.group_status")
+    assert (group, members) == ("Rebalancing", 1)
+    status = {
+        "group_status": ("group_id, state, members, partitions, lag, time_lag", ("g", None, None, None, None, None)),
+        "member_status": (
+            "client_id, topics, alive, partitions, assignment",
+            ("billing", ["orders"], None, None, None),
+        ),
+        "group_partition_status": (
+            "topic, committed_offset, log_end_offset, high_watermark, lag, time_lag, member_id",
+            ("orders", 3, 0, None, None, None, None),
+        ),
+    }
+    with session(cluster.servers["pgq2"], APPLICATION) as standby:
+        for view, (columns, expected) in status.items():
+            eventually(lambda c=columns, v=view, e=expected: rows(standby, f"select {c} from pgq.{v}") == [e])
+        with pytest.raises(psycopg.Error) as caught:
+            call(standby, "reset_offsets", group_id="g", spec="to-latest")
+        assert caught.value.sqlstate == "PQ010"

@@ -600,6 +600,23 @@ async def test_partitions_stay_while_a_transaction_commits_for_them(
     one.close()
 
 
+async def test_an_open_transaction_holds_up_nobody_but_its_partitions(
+    clients: Clients, conn: Connection, wide: str, dsn: str, connect: Callable[[], Connection]
+) -> None:
+    """Members come, go and are noticed missing while an application's transaction has committed offsets."""
+    app = connect()
+    with pgq.Consumer(wide, dsn=dsn, group_id="g", enable_auto_commit=False) as one:
+        held = min(one.assignment())
+        app.execute("begin")
+        one.commit({held: 0}, connection=app)
+        async with polling(clients.consumer(wide, group_id="g"), clients.consumer(wide, group_id="g")) as others:
+            await until(lambda: value(conn, "select count(*) from pgq.group_member") == 3)
+            conn.execute("select pg_terminate_backend(m.pid) from pgq.group_member m order by joined_at limit 1")
+            await until(lambda: sorted(number for p in others for number in p.numbers) == [1, 2, 3, 4, 5])
+            app.execute("commit")
+            await until(settled(others, 6))
+
+
 async def test_a_zombies_transaction_is_refused(
     clients: Clients, conn: Connection, topic: str, dsn: str, connect: Callable[[], Connection]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgq import errors
+from pgq import TopicPartition, errors
 from pgq.embedded_cluster import EmbeddedCluster
 from tests.plugins.cluster import DATABASE, MakeCluster
 from tests.plugins.postgres import APPLICATION
@@ -55,6 +56,9 @@ def boss(cluster: EmbeddedCluster) -> Iterator[Connection]:
 def topic(boss: Connection) -> str:
     call(boss, "create_topic", name="orders", partitions=3)
     return "orders"
+
+
+REPLAY_LAG = "select coalesce(pg_current_wal_insert_lsn() - replay_lsn, 1)::bigint from pg_stat_replication"
 
 
 def waiting(boss: Connection) -> list[int]:
@@ -320,3 +324,107 @@ async def test_nothing_is_shown_that_a_failover_could_take_back(
         while len(seen) < 2:
             seen += await poll()
         assert seen == [b"1", b"2"]
+
+
+STUCK_MEMBER = """
+import sys, pgq
+consumer = pgq.Consumer("orders", dsn=sys.argv[1], group_id="g", session_timeout_ms=1000, enable_auto_commit=False)
+while not consumer.assignment():
+    consumer.getmany(timeout_ms=50)
+consumer.commit({tp: 0 for tp in consumer.assignment()})
+"""
+
+
+@pytest.mark.parametrize("world", ["sync"])
+async def test_a_member_that_waits_for_standbys_when_it_is_killed_frees_its_partitions(
+    clients: Clients, cluster: EmbeddedCluster, cluster_dsn: str, boss: Connection, topic: str
+) -> None:
+    """The server does not notice that such a client is gone; another member ends its session."""
+    for follower in cluster.followers.values():
+        follower.pause()
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", STUCK_MEMBER, cluster_dsn)
+    try:
+        await until(lambda: value(boss, "select count(*) from pgq.partition_owner") == 3)
+        await until(lambda: bool(waiting(boss)))
+        process.kill()
+        started = time.monotonic()
+        async with clients.consumer(topic, group_id="g", enable_auto_commit=False) as consumer:
+            while len(consumer.assignment()) < 3:
+                await consumer.getmany(timeout_ms=50)
+            assert time.monotonic() - started < 5
+            assert value(boss, "select min(epoch) from pgq.partition_owner") == 2
+        for follower in cluster.followers.values():
+            follower.resume()
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def fail_over_without(cluster: EmbeddedCluster, boss: Connection, work: Callable[[], Any]) -> None:
+    """Kill the leader, and promote a follower that has nothing of the work."""
+    for follower in cluster.followers.values():
+        await asyncio.to_thread(follower.stop)
+    await work()
+    boss.close()
+    cluster.leader.kill()
+    name, follower = next(iter(cluster.followers.items()))
+    cluster.synchronous = 0  # the other follower does not come back
+    await asyncio.to_thread(follower.start)
+    await asyncio.to_thread(cluster.promote, name)
+
+
+async def fill(producer: Any, topic: str, word: str, count: int) -> None:
+    for number in range(count):
+        await producer.send_and_wait(topic, f"{word} {number}".encode(), partition=0, acks=1)
+
+
+@pytest.mark.parametrize("world", ["async"])
+@pytest.mark.parametrize("written_since", [0, 4], ids=["shorter", "longer"])
+async def test_a_consumer_notices_that_a_failover_has_lost_what_it_has_read(
+    clients: Clients, cluster: EmbeddedCluster, boss: Connection, topic: str, written_since: int
+) -> None:
+    """The new leader's log ends before the position, or has other records in the place of those delivered."""
+    tp = TopicPartition(topic, 0)
+    async with clients.producer(**QUICK) as producer, clients.consumer(auto_offset_reset="none") as consumer:
+        await consumer.assign([tp])
+        await consumer.seek(tp, 0)
+        await fill(producer, topic, "kept", 3)
+        await read(consumer, 3)
+        await until(lambda: all(lag == 0 for (lag,) in rows(boss, REPLAY_LAG)))
+
+        async def work() -> None:
+            await fill(producer, topic, "lost", 2)
+            await read(consumer, 2)
+
+        await fail_over_without(cluster, boss, work)
+        await fill(producer, topic, "new", written_since)
+        with pytest.raises(errors.OffsetOutOfRangeError, match=r"failover|out of range"):
+            await consumer.getmany(timeout_ms=10_000)
+        await consumer.seek(tp, 3)
+        assert [r.value for r in await read(consumer, written_since)] == [b"new %d" % n for n in range(written_since)]
+
+
+@pytest.mark.parametrize("world", ["sync"])
+async def test_offsets_of_records_that_a_failover_has_lost_are_not_committed(
+    clients: Clients, cluster: EmbeddedCluster, boss: Connection, topic: str
+) -> None:
+    """The claim is on the new leader, too; commits under it would skip what was written in the place of the lost."""
+    tp = TopicPartition(topic, 0)
+    options = {"group_id": "g", "auto_commit_interval_ms": 60_000}
+    async with clients.producer(**QUICK) as producer, clients.consumer(topic, **options) as consumer:
+        await fill(producer, topic, "kept", 3)
+        await read(consumer, 3)
+        await consumer.commit()
+        await until(lambda: all(lag == 0 for (lag,) in rows(boss, REPLAY_LAG)))
+
+        async def work() -> None:
+            await fill(producer, topic, "lost", 2)
+            await read(consumer, 2)
+
+        await fail_over_without(cluster, boss, work)
+        await fill(producer, topic, "new", 2)
+        for _ in range(2):  # the first meets the connection that is gone
+            with pytest.raises((errors.CommitFailedError, errors.BrokerNotAvailableError)):
+                await consumer.commit({tp: 5})
+        assert [r.value for r in await read(consumer, 2)] == [b"new 0", b"new 1"]

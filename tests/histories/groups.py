@@ -2,13 +2,8 @@
 
     python -m tests.histories.groups --seconds 120 --seeds 20 [--bin-dir …/bin]
 
-Anomalies:
-    unread              an acknowledged record that no member was given
-    two owners          commits under an epoch after one under a later epoch; or an epoch that two members have
-    went back           a committed offset below the one committed before
-    duplicate, missing  of members that commit in one transaction: a record whose row or result is not there just once
-    repeated            without any fault: a record that was given out twice
-    stuck               partitions whose end is not committed a minute after everything has calmed down
+The anomalies stand in group_checker.py; beside them
+    stuck   partitions whose end is not committed a minute after everything has calmed down
 """
 
 from __future__ import annotations
@@ -37,23 +32,18 @@ from pgq import schema
 from pgq.embedded import EmbeddedServer
 from pgq.embedded_cluster import EmbeddedCluster
 
+from .group_checker import (
+    AUDIT,
+    Place,
+    audited,
+    check_claims,
+    check_commits,
+    check_copies,
+    check_deliveries,
+)
 from .member_process import GROUP, RESULTS, TOPIC
 
 MODES = ("auto", "iterate", "manual")
-AUDIT = """
-create table audit_commit (serial bigint, partition_id int, "offset" bigint, epoch bigint);
-create function audit_commit() returns trigger language plpgsql as $$
-begin
-    insert into public.audit_commit values (new.serial, new.partition_id, new."offset", new.epoch);
-    return new;
-end $$;
-create trigger audit after insert on pgq.committed_offset for each row execute function audit_commit();
-create table audit_claim (partition_id int, epoch bigint, member_id bigint);
-create function audit_claim() returns trigger language plpgsql as $$
-begin insert into public.audit_claim values (new.partition_id, new.epoch, new.member_id); return new; end $$;
-create trigger audit after update on pgq.partition_owner for each row execute function audit_claim();
-create table done (partition int, "offset" bigint);
-"""
 
 
 @dataclass(frozen=True)
@@ -200,6 +190,7 @@ class _Lab:
         self.server, self.database, self.settings, self.folder, self.result = server, database, settings, folder, result
         self.random = random.Random(settings.seed)
         self.members: list[_Member] = []
+        self.started: list[_Member] = []
         self.paths: list[pathlib.Path] = []
         self.producer: _Producer | None = None
 
@@ -213,7 +204,8 @@ class _Lab:
         self.paths.append(path)
         mode = "exact" if self.settings.exact else self.random.choice(MODES)
         dsn = make_conninfo(self.dsn, application_name="member", connect_timeout=5)
-        self.members.append(_Member(mode, dsn, path, f"{self.settings.seed}/{number}"))
+        self.started.append(_Member(mode, dsn, path, f"{self.settings.seed}/{number}"))
+        self.members.append(self.started[-1])
 
     def run(self) -> None:
         for _ in range(self.settings.fewest):
@@ -297,15 +289,14 @@ class _Lab:
     def kill_all(self) -> None:
         if self.producer is not None:
             self.producer.end()
-        for member in self.members:
-            member.signal(signal.SIGCONT)
-            member.signal(signal.SIGKILL)
+        for member in self.started:
+            member.process.kill()  # which also ends one that is stopped
             member.process.wait()
 
 
 def _judge(lab: _Lab) -> None:
     result, settings = lab.result, lab.settings
-    given: Counter[tuple[int, int]] = Counter()
+    given: Counter[Place] = Counter()
     for path in lab.paths:
         for line in path.read_text().splitlines() if path.exists() else ():
             with suppress(json.JSONDecodeError):  # the kill cut it off
@@ -318,33 +309,16 @@ def _judge(lab: _Lab) -> None:
     acknowledged = lab.producer.acknowledged
     result.acknowledged, result.given = len(acknowledged), sum(given.values())
     result.repeated = result.given - len(given)
-    unread = sorted(acknowledged - given.keys())
-    result.anomalies += [f"unread: {place}" for place in unread]
-    if not settings.faults and not settings.exact:
-        result.anomalies += [f"repeated: {place} {count} times" for place, count in given.items() if count > 1]
+    result.anomalies += check_deliveries(acknowledged, given, once=not settings.faults and not settings.exact)
     with psycopg.connect(lab.dsn, autocommit=True) as conn:
-        last: dict[int, tuple[int, int]] = {}
-        for partition_id, offset, epoch in conn.execute(
-            'select partition_id, "offset", epoch from audit_commit order by serial'
-        ):
-            result.commits += 1
-            before_offset, before_epoch = last.get(partition_id, (-1, -1))
-            if offset < before_offset:
-                result.anomalies.append(f"went back: partition_id {partition_id} from {before_offset} to {offset}")
-            if epoch < before_epoch:
-                result.anomalies.append(f"two owners: partition_id {partition_id} epoch {epoch} after {before_epoch}")
-            last[partition_id] = offset, epoch
-        for partition_id, epoch, count in conn.execute(
-            "select partition_id, epoch, count(*) from audit_claim group by 1, 2 having count(*) > 1"
-        ):
-            result.anomalies.append(f"two owners: partition_id {partition_id} epoch {epoch} of {count}")
+        commits, claims = audited(conn)
+        result.commits = len(commits)
+        result.anomalies += check_commits(commits) + check_claims(claims)
         if settings.exact:
-            rows: Counter[Any] = Counter(conn.execute('select partition, "offset" from done').fetchall())
-            found = conn.execute(f"select value from pgq_topic.{RESULTS}")
-            results: Counter[Any] = Counter(tuple(map(int, str(value).split(":"))) for (value,) in found)
-            for name, counts in (("row", rows), ("result", results)):
-                result.anomalies += [f"duplicate: {name} of {k} {n} times" for k, n in counts.items() if n > 1]
-                result.anomalies += [f"missing: {name} of {place}" for place in acknowledged - counts.keys()]
+            rows: Counter[Place] = Counter(conn.execute('select partition, "offset" from done').fetchall())
+            found = conn.execute(f"select value from pgq_topic.{RESULTS}").fetchall()
+            results: Counter[Place] = Counter((int(p), int(o)) for p, o in (str(v).split(":") for (v,) in found))
+            result.anomalies += check_copies("row", acknowledged, rows) + check_copies("result", acknowledged, results)
 
 
 def main() -> int:
