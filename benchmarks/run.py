@@ -38,6 +38,7 @@ from bench import (
     produce,
     segments,
     sending,
+    snapshot,
     tail,
 )
 from bench.harness import SCHEMA, Bench, Figure
@@ -54,6 +55,7 @@ BENCHMARKS = {
     "park": park.run,
     "segments": segments.run,
     "growth": growth.run,
+    "snapshot": snapshot.run,
     "tail": tail.run,
     "hotkeys": hotkeys.run,
     "sending": sending.run,

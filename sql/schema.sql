@@ -131,9 +131,61 @@ create table pgq.group_member (
     constraint group_member_consumer_group_id_group_instance_id_key UNIQUE (consumer_group_id, group_instance_id),
     constraint group_member_consumer_group_id_fkey FOREIGN KEY (consumer_group_id) REFERENCES pgq.consumer_group(consumer_group_id) ON DELETE CASCADE
 );
-comment on column pgq.group_member.topology is 'A sum over the subscribed topics and their partitions: another one, another assignment.';
+comment on column pgq.group_member.topology is 'A hash over the subscribed topics and their partitions: another one, another assignment.';
 comment on column pgq.group_member.dead_since is 'When a static member was found without a session: it keeps its partitions until session_timeout_ms later.';
 CREATE INDEX group_member_ring ON pgq.group_member USING btree (consumer_group_id, member_id);
+
+create view pgq.group_partition_status (
+    group_id text collate "C",
+    topic text collate "C",
+    partition integer,
+    committed_offset bigint,
+    metadata text,
+    committed_at timestamp with time zone,
+    log_start_offset bigint,
+    high_watermark bigint,
+    log_end_offset bigint,
+    lag bigint,
+    time_lag interval,
+    pid integer,
+    member_id bigint,
+    group_instance_id text collate "C",
+    client_id text,
+    client_addr inet,
+    epoch bigint,
+    claimed_at timestamp with time zone
+);
+comment on view pgq.group_partition_status is 'Groups by partition: committed offset, lag, and the member that holds the partition.';
+
+create view pgq.group_status (
+    group_id text collate "C",
+    state text,
+    assignor text collate "C",
+    generation bigint,
+    members bigint,
+    partitions bigint,
+    lag bigint,
+    time_lag interval,
+    created_at timestamp with time zone
+);
+comment on view pgq.group_status is 'Consumer groups: state, members, partitions held, lag.';
+
+create view pgq.member_status (
+    group_id text collate "C",
+    member_id bigint,
+    group_instance_id text collate "C",
+    client_id text,
+    client_addr inet,
+    pid integer,
+    joined_at timestamp with time zone,
+    alive boolean,
+    dead_since timestamp with time zone,
+    session_timeout_ms integer,
+    topics text[] collate "C",
+    partitions bigint,
+    assignment jsonb
+);
+comment on view pgq.member_status is 'Members of consumer groups: session, whether it lives, what it reads and holds.';
 
 create table pgq.partition (
     partition_id integer not null generated always as identity (minvalue 1 maxvalue 262143 start 1 increment 1 cache 1),
@@ -151,11 +203,15 @@ create table pgq.partition_owner (
     partition_id integer not null,
     epoch bigint not null,
     member_id bigint,
+    leader_epoch integer,
     claimed_at timestamp with time zone not null default clock_timestamp(),
+    first_claimed_at timestamp with time zone not null default clock_timestamp(),
     constraint partition_owner_pkey PRIMARY KEY (consumer_group_id, partition_id),
     constraint partition_owner_consumer_group_id_fkey FOREIGN KEY (consumer_group_id) REFERENCES pgq.consumer_group(consumer_group_id) ON DELETE CASCADE,
     constraint partition_owner_partition_id_fkey FOREIGN KEY (partition_id) REFERENCES pgq.partition(partition_id) ON DELETE CASCADE
 );
+comment on column pgq.partition_owner.leader_epoch is 'Under which leader it was claimed: what was read from another may be missing in the log of this one.';
+comment on column pgq.partition_owner.first_claimed_at is 'Since when the group reads it: partitions that the topic was given later are read from their beginning.';
 comment on table pgq.partition_owner is 'Who claimed a partition last, and how often it was claimed: a commit under an older epoch is refused.';
 
 create view pgq.partition_status (
@@ -425,6 +481,12 @@ create function pgq._drop_step(topic_id integer)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._drop_step(integer) from public;
 
+create function pgq._fence_partitions(consumer_group_id integer, partition_ids integer[])
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._fence_partitions(integer,integer[]) from public;
+
 create function pgq._finish_topic(topic_id integer, partitions integer)
     returns void
     language plpgsql volatile
@@ -436,6 +498,12 @@ create function pgq._first_offset(partition_id integer, from_offset bigint, to_o
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._first_offset(integer,bigint,bigint,timestamp with time zone) from public;
+
+create function pgq._first_record(partition_id integer, from_offset bigint, to_offset bigint, since timestamp with time zone DEFAULT NULL::timestamp with time zone, OUT "offset" bigint, OUT "timestamp" timestamp with time zone)
+    returns record
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._first_record(integer,bigint,bigint,timestamp with time zone) from public;
 
 create function pgq._flush_reads(partition_id integer, watermark boolean, OUT high_watermark bigint, OUT replicas integer, OUT flushed pg_lsn)
     returns record
@@ -473,6 +541,12 @@ create function pgq._group(group_id text)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._group(text) from public;
 
+create function pgq._group_locks()
+    returns TABLE(member_id bigint, consumer_group_id integer, partition_id integer, pid integer)
+    language sql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._group_locks() from public;
+
 create function pgq._has_members(consumer_group_id integer)
     returns boolean
     language sql volatile
@@ -490,6 +564,12 @@ create function pgq._headers_object(headers jsonb)
     language plpgsql immutable
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._headers_object(jsonb) from public;
+
+create function pgq._held_keys(tag integer)
+    returns bigint[]
+    language sql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._held_keys(integer) from public;
 
 create function pgq._high_watermark(partition_id integer, sequence regclass)
     returns bigint
@@ -520,6 +600,24 @@ create function pgq._json(bytes bytea)
     language plpgsql immutable strict;
 revoke execute on function pgq._json(bytea) from public;
 
+create function pgq._leader_epoch()
+    returns integer
+    language sql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._leader_epoch() from public;
+
+create function pgq._lock_empty_group(group_id text)
+    returns integer
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._lock_empty_group(text) from public;
+
+create function pgq._lock_group(group_id text)
+    returns integer
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._lock_group(text) from public;
+
 create function pgq._make_segment(partition_id integer, base bigint)
     returns bigint
     language plpgsql volatile security definer
@@ -530,6 +628,12 @@ create function pgq._member_key(member_id bigint)
     returns bigint
     language sql immutable strict;
 revoke execute on function pgq._member_key(bigint) from public;
+
+create function pgq._named_partitions(topics text[], partitions integer[])
+    returns TABLE(partition_id integer, topic text, partition integer, log_start_offset bigint, nth bigint)
+    language plpgsql stable
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._named_partitions(text[],integer[]) from public;
 
 create function pgq._next_offset(sequence regclass)
     returns bigint
@@ -685,6 +789,12 @@ create function pgq._settle(partition_id integer, "offset" bigint, OUT next_offs
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._settle(integer,bigint) from public;
 
+create function pgq._store_offsets(consumer_group_id integer, partition_ids integer[], offsets bigint[], metadata text[] DEFAULT NULL::text[])
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._store_offsets(integer,integer[],bigint[],text[]) from public;
+
 create function pgq._synchronous_standbys(OUT method text, OUT wanted integer, OUT names text[])
     returns record
     language plpgsql stable
@@ -701,6 +811,12 @@ create function pgq._text(bytes bytea)
     returns text
     language plpgsql immutable strict;
 revoke execute on function pgq._text(bytea) from public;
+
+create function pgq._time_lag(partition_id integer, from_offset bigint, to_offset bigint)
+    returns interval
+    language sql stable security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._time_lag(integer,bigint,bigint) from public;
 
 create function pgq._topic_id(name text)
     returns integer
@@ -762,6 +878,12 @@ create function pgq.add_partitions_step(name text, partitions integer)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.add_partitions_step(text,integer) from public;
 
+create function pgq.alter_group_offsets(group_id text, topics text[], partitions integer[], offsets bigint[], metadata text[] DEFAULT NULL::text[])
+    returns void
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.alter_group_offsets(text,text[],integer[],bigint[],text[]) from public;
+
 create function pgq.alter_topic_config(name text, config jsonb)
     returns pgq.topic_description
     language plpgsql volatile security definer
@@ -795,7 +917,7 @@ create function pgq.check_log()
 revoke execute on function pgq.check_log() from public;
 
 create function pgq.claim_partitions(member_id bigint, generation bigint, topics text[], partitions integer[])
-    returns TABLE(topic text, partition integer, epoch bigint, "offset" bigint, metadata text)
+    returns TABLE(topic text, partition integer, epoch bigint, "offset" bigint, metadata text, added boolean)
     language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.claim_partitions(bigint,bigint,text[],integer[]) from public;
@@ -841,6 +963,18 @@ create function pgq.create_topic_step(name text, partitions integer, config json
     language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.create_topic_step(text,integer,jsonb) from public;
+
+create function pgq.delete_group(group_id text)
+    returns void
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.delete_group(text) from public;
+
+create function pgq.delete_group_offsets(group_id text, topics text[], partitions integer[] DEFAULT NULL::integer[])
+    returns bigint
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.delete_group_offsets(text,text[],integer[]) from public;
 
 create function pgq.delete_records(topic text, partition integer, "offset" bigint)
     returns bigint
@@ -978,6 +1112,12 @@ create function pgq.release_partitions(member_id bigint, topics text[], partitio
     language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.release_partitions(bigint,text[],integer[]) from public;
+
+create function pgq.reset_offsets(group_id text, spec text, value text DEFAULT NULL::text, topics text[] DEFAULT NULL::text[], partitions integer[] DEFAULT NULL::integer[], offsets bigint[] DEFAULT NULL::bigint[], execute boolean DEFAULT false)
+    returns TABLE(topic text, partition integer, current_offset bigint, new_offset bigint, clamped boolean)
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.reset_offsets(text,text,text,text[],integer[],bigint[],boolean) from public;
 
 create function pgq.restart_offsets()
     returns TABLE(topic text, partition integer, sequence text, old_next bigint, new_next bigint)

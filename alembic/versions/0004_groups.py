@@ -42,10 +42,13 @@ create table pgq.partition_owner (
     member_id         bigint,
     leader_epoch      int,
     claimed_at        timestamptz not null default clock_timestamp(),
+    first_claimed_at  timestamptz not null default clock_timestamp(),
     primary key (consumer_group_id, partition_id)
 ) with (fillfactor = 50);
 comment on table pgq.partition_owner is
     'Who claimed a partition last, and how often it was claimed: a commit under an older epoch is refused.';
+comment on column pgq.partition_owner.first_claimed_at is
+    'Since when the group reads it: partitions that the topic was given later are read from their beginning.';
 comment on column pgq.partition_owner.leader_epoch is
     'Under which leader it was claimed: what was read from another may be missing in the log of this one.';
 

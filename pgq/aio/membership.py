@@ -14,6 +14,7 @@ from pgq import errors
 from pgq.core import statements
 from pgq.core.assignors import assign
 from pgq.core.positions import PartitionState
+from pgq.drivers.tasks import logger
 from pgq.types import OffsetAndMetadata, TopicPartition
 
 _STUCK_EVERY_S = 3.0
@@ -45,6 +46,7 @@ class AsyncMembership:
         """Whether the group has changed since the assignment was worked out."""
         self.epochs: dict[TopicPartition, int] = {}
         """Claimed partitions."""
+        self._names: set[str] = set()
         self.target: dict[TopicPartition, tuple[int, int]] = {}
         """Partitions that should be this member's -> topic_id, partition_id."""
         self.fenced = False
@@ -132,6 +134,11 @@ class AsyncMembership:
         mine = {member_id: name for member_id, name, _ in json.loads(members)}[self.member_id]
         shares = assign(strategy, names, {topic: len(ids) for topic, (_, ids) in known.items()})
         self._generation = generation
+        joined, left = sorted(names.keys() - self._names), sorted(self._names - names.keys())
+        if self._names and (joined or left):
+            changes = [f"{name} joined" for name in joined] + [f"{name} left" for name in left]
+            logger.info("group %s, generation %d: %s", self._group_id, generation, ", ".join(changes))
+        self._names = set(names)
         self.target = {tp: (known[tp.topic][0], known[tp.topic][1][tp.partition]) for tp in shares[mine]}
 
     def surplus(self) -> set[TopicPartition]:
@@ -142,8 +149,12 @@ class AsyncMembership:
         """Return what should be claimed and is not yet: its owner is finishing."""
         return self.target.keys() - self.epochs.keys()
 
-    async def claim(self) -> list[tuple[PartitionState, int | None]]:
-        """Claim what is missing, as far as it is free; return new states and the committed offsets, if any."""
+    async def claim(self) -> list[tuple[PartitionState, int | None, bool]]:
+        """Claim what is missing, as far as it is free.
+
+        Returns:
+            New states; the committed offsets, if any; whether the topic was given the partition under the group's eyes.
+        """
         wanted = sorted(self.missing())
         self._changes += 1
         rows = await self._fetch(
@@ -154,11 +165,11 @@ class AsyncMembership:
             [tp.partition for tp in wanted],
         )
         result = []
-        for topic, partition, epoch, offset, _ in rows:
+        for topic, partition, epoch, offset, added in rows:
             tp = TopicPartition(topic, partition)
             if tp in self.target:
                 self.epochs[tp] = epoch
-                result.append((PartitionState(tp, *self.target[tp]), offset))
+                result.append((PartitionState(tp, *self.target[tp]), offset, added))
         return result
 
     async def release(self, partitions: set[TopicPartition]) -> None:

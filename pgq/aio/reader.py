@@ -210,16 +210,21 @@ class AsyncReader(AsyncClient):
         )
         return {TopicPartition(row[0], row[1]): OffsetAndMetadata(row[2], row[3]) for row in rows}
 
-    async def _find_positions(self) -> None:
-        """Give a position to every partition that has none: the committed offset, else by the reset policy."""
+    async def _find_positions(self) -> bool:
+        """Give a position to every partition that has none: the committed offset, else by the reset policy.
+
+        Returns:
+            Whether there was any of the latter.
+        """
         missing = [state for state in self._assignment.all() if state.position is None]
         if not missing:
-            return
+            return False
         committed = await self._committed([s.tp for s in missing]) if self._group_id is not None else {}
         by_policy = [state for state in missing if state.tp not in committed]
         for state in missing:
             if state.tp in committed:
                 state.begin(committed[state.tp].offset)
+                state.committed = state.position
         if by_policy:
             await self._reset(
                 by_policy,
@@ -228,6 +233,7 @@ class AsyncReader(AsyncClient):
                     " seek, or choose a policy"
                 ),
             )
+        return bool(by_policy)
 
     async def _reset(self, states: list[PartitionState], error: errors.PgqError) -> None:
         """Move partitions to where auto_offset_reset says; raise the error if it is "none"."""

@@ -29,8 +29,9 @@ _LIST = (
 _LIST_COLUMNS: _Names = ("group", "state", "members", "partitions", "assignor", "generation", "lag", "created_at")
 
 _STATE = (
-    "select group_id, state, members, partitions, assignor, generation, lag, extract(epoch from time_lag)::float8,"
-    " created_at from pgq.group_status where group_id = any ($1::text[])"
+    "select group_id, state, members, partitions, assignor, generation, lag,"
+    " round(extract(epoch from time_lag), 3)::float8, created_at"
+    " from pgq.group_status where group_id = any ($1::text[])"
 )
 _STATE_COLUMNS: _Names = (*_LIST_COLUMNS[:-1], "time_lag", "created_at")
 
@@ -66,9 +67,10 @@ _MEMBERS_SHOWN: _Names = (
 )
 
 _OFFSETS = (
-    "select group_id, topic, partition, committed_offset, log_end_offset, lag, extract(epoch from time_lag)::float8,"
-    " member_id, host(client_addr), client_id, metadata, committed_at, log_start_offset, high_watermark, pid,"
-    " group_instance_id, epoch, claimed_at from pgq.group_partition_status where group_id = any ($1::text[])"
+    "select group_id, topic, partition, committed_offset, log_end_offset, lag,"
+    " round(extract(epoch from time_lag), 3)::float8, member_id, host(client_addr), client_id, metadata, committed_at,"
+    " log_start_offset, high_watermark, pid, group_instance_id, epoch, claimed_at"
+    " from pgq.group_partition_status where group_id = any ($1::text[])"
     ' order by topic collate "C", partition'
 )
 _OFFSET_COLUMNS: _Names = (

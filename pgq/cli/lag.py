@@ -26,7 +26,7 @@ _NAMES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 _KNOWN = "select group_id from pgq.group_status where $1::text[] is null or group_id = any ($1::text[])"
 _LAG = (
     "select group_id, topic, count(*), coalesce(sum(lag), 0)::int8,"
-    " coalesce(extract(epoch from max(time_lag)), 0)::float8, count(member_id)"
+    " coalesce(round(extract(epoch from max(time_lag)), 3), 0)::float8, count(member_id)"
     " from pgq.group_partition_status"
     " where ($1::text[] is null or group_id = any ($1::text[])) and ($2::text[] is null or topic = any ($2::text[]))"
     ' group by group_id, topic order by group_id collate "C", topic collate "C"'

@@ -22,6 +22,7 @@ class PartitionState:
     """One partition of a consumer."""
 
     __slots__ = (
+        "committed",
         "decided",
         "holes",
         "last",
@@ -58,6 +59,8 @@ class PartitionState:
         self.paused = False
         self.log_end: int | None = None
         """As it was last seen."""
+        self.committed: int | None = None
+        """What the group is known to have committed."""
         self.restart: int | None = None
         """Where to read again after a rollback: the position that was found, sought or committed last."""
         self.last: tuple[Any, ...] | None = None

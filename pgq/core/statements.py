@@ -72,7 +72,7 @@ HEARTBEAT = f"select generation, claims from pgq.heartbeat($1::int8, $2::bool){_
 END_STUCK_MEMBERS = "select pgq.end_stuck_members($1::int8)"
 GROUP_ASSIGNMENT = "select generation, assignor, members::text, topics::text from pgq.group_assignment($1::int8)"
 CLAIM_PARTITIONS = (
-    'select topic, partition, epoch, "offset", metadata'
+    'select topic, partition, epoch, "offset", added'
     f" from pgq.claim_partitions($1::int8, $2::int8, $3::text[], $4::int4[]){_LOCAL}"
 )
 RELEASE_PARTITIONS = "select pgq.release_partitions($1::int8, $2::text[], $3::int4[])"

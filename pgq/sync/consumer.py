@@ -398,9 +398,7 @@ class Consumer(Reader):
             if self._membership is not None:
                 self._membership.lose("its claims are void")  # as every commit would be
             raise
-        for tp, committed in given.items():
-            if tp in self._assignment:
-                self._assignment[tp].restart = committed.offset
+        self._note_committed({tp: committed.offset for tp, committed in given.items()})
 
     def committed(self, tp: TopicPartition) -> int | None:
         """Return the offset that the group committed for a partition, or None.
@@ -447,9 +445,7 @@ class Consumer(Reader):
             self._claim_again()
             with translating():
                 raise
-        for tp, offset in offsets.items():
-            if tp in self._assignment:
-                self._assignment[tp].restart = offset
+        self._note_committed(offsets)
 
     def pause(self, *partitions: TopicPartition) -> None:
         """Return no records of these partitions until `resume`."""
@@ -501,6 +497,12 @@ class Consumer(Reader):
         for record in self._buffer:
             firsts.setdefault((record[0], record[1]), record.offset)
         return {s.tp: firsts.get(s.tp, s.position) for s in self._assignment.all() if s.position is not None}
+
+    def _note_committed(self, offsets: Mapping[TopicPartition, int]) -> None:
+        for tp, offset in offsets.items():
+            if tp in self._assignment:
+                state = self._assignment[tp]
+                state.restart = state.committed = offset
 
     def _replace(self, states: Iterable[PartitionState]) -> None:
         """Read these partitions from now on; those that stay keep where they are."""
@@ -684,13 +686,17 @@ class Consumer(Reader):
         claimed = membership.claim()
         if not claimed:
             return
-        for state, offset in claimed:
+        for state, offset, added in claimed:
             restart = self._restarts.pop(state.tp, None)
             position = restart if offset is None else offset
+            if position is None and added and self._reset_policy != "none":
+                # "latest" would skip what came before the group knew of the partition
+                position = (self._fetch(statements.PARTITION_OFFSETS, [state.partition_id]))[0][0]
             if position is not None:
                 state.begin(position)
-        self._replace([*self._assignment.all(), *(state for state, _ in claimed)])
-        new = {state.tp for state, _ in claimed}
+                state.committed = offset
+        self._replace([*self._assignment.all(), *(state for state, *_ in claimed)])
+        new = {state.tp for state, *_ in claimed}
         logger.info(
             "group %s: reads %s, with %d others to come", self._group_id, _listed(new), len(membership.missing())
         )
@@ -706,7 +712,7 @@ class Consumer(Reader):
     def _commit_delivered(self, offsets: dict[TopicPartition, int]) -> None:
         """Commit by itself, what has changed; a failure is logged and the next time tries again."""
         self._committed_at = time.monotonic()
-        changed = {tp: o for tp, o in offsets.items() if tp in self._assignment and self._assignment[tp].restart != o}
+        changed = {tp: o for tp, o in offsets.items() if tp in self._assignment and self._assignment[tp].committed != o}
         if changed:
             try:
                 self.commit(changed)
@@ -785,7 +791,9 @@ class Consumer(Reader):
                 firsts.setdefault(TopicPartition(record[0], record[1]), record.offset)
             reached = {s.tp: firsts.get(s.tp, s.position) for s in self._assignment.all() if s.position is not None}
         return {
-            s.tp: reached[s.tp] for s in self._assignment.all() if s.tp in reached and reached[s.tp] > (s.restart or 0)
+            s.tp: reached[s.tp]
+            for s in self._assignment.all()
+            if s.tp in reached and reached[s.tp] > (s.committed or s.restart or 0)
         }
 
     # polling
@@ -885,7 +893,9 @@ class Consumer(Reader):
             if not self._subscribed:
                 raise errors.IllegalStateError("nothing to read: name topics, or assign partitions")
             return
-        self._find_positions()
+        if self._find_positions() and self._auto_commit and self._reset_policy != "earliest":
+            # who takes over before the first commit would else begin with what is latest then
+            self._commit_delivered(self._delivered())
         states = [s for s in self._assignment.rotate() if not only or s.tp in only]
         looked_at, self._quiet_at = time.monotonic(), 0.0
         before = [(state, state.position) for state in states]

@@ -4,14 +4,15 @@
 -- generation  what the claim rests on; nothing is claimed if the group has another by now
 -- topics, partitions  parallel arrays. What this session holds already, without knowing it since it was interrupted, counts
 --         as free
--- returns a row for each that was claimed: its epoch, to be given with commits; the committed offset and its metadata, or null. Try
---         the others again soon: their owner may be finishing, or a transaction of it that commits
+-- returns a row for each that was claimed: its epoch, to be given with commits; the committed offset and its metadata, or null;
+--         added: the group read the topic before it was given this partition, so that "latest" would skip records. Try the
+--         others again soon: their owner may be finishing, or a transaction of it that commits
 -- transaction  of its own
 -- locks   the claim, the session's; the owner's row. Never waits
 -- raises  PQ001 (UnknownTopicError), PQ002 (UnknownPartitionError), PQ009 (IsolationLevelError): an older snapshot may not have the
 --         commit of the owner before
 create or replace function pgq.claim_partitions(member_id bigint, generation bigint, topics text[], partitions int[])
-returns table (topic text, partition int, epoch bigint, "offset" bigint, metadata text)
+returns table (topic text, partition int, epoch bigint, "offset" bigint, metadata text, added boolean)
 language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
@@ -52,6 +53,10 @@ begin
         returning o.epoch into epoch;
         select c."offset", c.metadata into "offset", metadata from pgq.committed_offset c
          where c.consumer_group_id = id and c.partition_id = part.partition_id order by c.serial desc limit 1;
+        added := exists (
+            select from pgq.partition_owner o join pgq.partition p using (partition_id)
+             where o.consumer_group_id = id and p.topic_id = part.topic_id and o.first_claimed_at < (
+                   select min(s.created_at) from pgq.segment s where s.partition_id = part.partition_id));
         return next;
     end loop;
 end

@@ -164,7 +164,7 @@ def test_synchronous_standby_names(boss: Connection) -> None:
         assert waits == (in_sync <= wanted and wanted > 0), setting
 
 
-def test_groups_on_a_standby(cluster: EmbeddedCluster, app: Connection) -> None:
+def test_groups_on_a_standby(cluster: EmbeddedCluster, app: Connection, boss: Connection) -> None:
     """It does not know the leader's locks: who lives and who holds what is null there, and so is the lag."""
     app.execute("select pgq.create_topic('orders'), pgq.commit_offsets('g', '{orders}', '{0}', '{3}')")
     call(app, "join_group", group_id="g", topics=["orders"], client_id="billing")
@@ -181,9 +181,11 @@ def test_groups_on_a_standby(cluster: EmbeddedCluster, app: Connection) -> None:
             ("orders", 3, 0, None, None, None, None),
         ),
     }
+    replayed = "select bool_and(replay_lsn >= pg_current_wal_lsn()) from pg_stat_replication"
+    eventually(lambda: value(boss, replayed))
     with session(cluster.servers["pgq2"], APPLICATION) as standby:
         for view, (columns, expected) in status.items():
-            eventually(lambda c=columns, v=view, e=expected: rows(standby, f"select {c} from pgq.{v}") == [e])
+            assert rows(standby, f"select {columns} from pgq.{view}") == [expected]
         with pytest.raises(psycopg.Error) as caught:
             call(standby, "reset_offsets", group_id="g", spec="to-latest")
         assert caught.value.sqlstate == "PQ010"

@@ -349,6 +349,35 @@ async def test_an_assigned_consumer_commits_without_being_a_member(
         assert value(conn, "select count(*) from pgq.group_member") == 0
 
 
+async def test_who_takes_over_begins_where_the_group_began(clients: Clients, conn: Connection, topic: str) -> None:
+    """ "latest" is found once for a group, not by each member that comes before anything was committed."""
+    options = {"group_id": "g", "auto_offset_reset": "latest"}
+    fill(conn, topic, 3)
+    async with clients.consumer(topic, **options) as one:
+        assert await one.getmany() == {}
+        async with polling(clients.consumer(topic, **options)) as (other,):
+            fill(conn, topic, 2, 0, 3)
+            conn.execute("select pg_terminate_backend(pid) from pgq.group_member order by joined_at limit 1")
+            await until(lambda: len(other.records) == 2)
+            assert [r.offset for r in other.records] == [3, 4]
+
+
+async def test_partitions_added_under_a_group_are_read_from_their_beginning(
+    clients: Clients, conn: Connection, topic: str
+) -> None:
+    """Though it reads what is latest: nobody told it before the first record was there."""
+    fill(conn, topic, 3)
+    options = {"group_id": "g", "auto_offset_reset": "latest"}
+    async with clients.consumer(topic, **options) as consumer:
+        await consumer.getmany()
+    conn.execute("select pgq.add_partitions(%s, 2)", [topic])
+    fill(conn, topic, 2, 1)
+    async with clients.consumer(topic, **options) as consumer:
+        assert [(r.partition, r.offset) for r in await read(consumer, 2)] == [(1, 0), (1, 1)]
+    async with clients.consumer(topic, **(options | {"group_id": "another"})) as consumer:
+        assert await consumer.getmany(timeout_ms=50) == {}
+
+
 # lost sessions
 
 
@@ -361,7 +390,7 @@ async def test_a_lost_session_is_joined_anew(
     fill(conn, wide, 10, 1)
     async with polling(consumer) as (poller,):
         await until(lambda: len(poller.records) == 10)
-        await until(lambda: value(conn, "select count(*) from pgq.committed_offset") == 1)
+        await until(lambda: value(conn, "select max(\"offset\") from pgq.committed_offsets('g')") == 10)
         terminate(value(conn, "select pid from pgq.group_member"))
         await until(lambda: heard.calls[1:] == [("lost", [0, 1, 2, 3, 4, 5]), ("assigned", [0, 1, 2, 3, 4, 5])])
         fill(conn, wide, 3, 1, 10)

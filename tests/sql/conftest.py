@@ -37,7 +37,7 @@ class Member:
         """Claim partitions and return those that were free."""
         arrays = {"topics": [t for t, _ in wanted], "partitions": [p for _, p in wanted]}
         claimed = call(self.session, "claim_partitions", member_id=self.member_id, generation=self.generation, **arrays)
-        self.epochs |= {(topic, partition): epoch for topic, partition, epoch, _, _ in claimed}
+        self.epochs |= {(topic, partition): epoch for topic, partition, epoch, *_ in claimed}
         return [(topic, partition) for topic, partition, *_ in claimed]
 
     def commit(self, offsets: dict[Partition, int], connection: Connection | None = None) -> None:
