@@ -647,11 +647,11 @@ create function pgq._offsets_behind(of_partition integer DEFAULT NULL::integer)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._offsets_behind(integer) from public;
 
-create function pgq._park(topic_ids integer[], OUT held integer[], OUT busy boolean)
+create function pgq._park(topic_ids integer[], interrupted boolean DEFAULT false, OUT held integer[], OUT busy boolean)
     returns record
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
-revoke execute on function pgq._park(integer[]) from public;
+revoke execute on function pgq._park(integer[],boolean) from public;
 
 create function pgq._park_key(topic_id integer)
     returns bigint
@@ -1043,11 +1043,17 @@ create function pgq.init_producer(transactional_id text, OUT producer_id bigint,
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.init_producer(text) from public;
 
-create function pgq.join_group(group_id text, topics text[], assignor text DEFAULT 'range'::text, session_timeout_ms integer DEFAULT 45000, group_instance_id text DEFAULT NULL::text, client_id text DEFAULT ''::text, OUT member_id bigint, OUT generation bigint, OUT channel text)
+create function pgq.join_group(group_id text, topics text[], assignor text DEFAULT 'range'::text, session_timeout_ms integer DEFAULT 45000, group_instance_id text DEFAULT NULL::text, client_id text DEFAULT ''::text, previous_member_id bigint DEFAULT NULL::bigint, OUT member_id bigint, OUT generation bigint, OUT channel text)
     returns record
     language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
-revoke execute on function pgq.join_group(text,text[],text,integer,text,text) from public;
+revoke execute on function pgq.join_group(text,text[],text,integer,text,text,bigint) from public;
+
+create function pgq.keep_partitions(member_id bigint, topics text[], partitions integer[])
+    returns void
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.keep_partitions(bigint,text[],integer[]) from public;
 
 create function pgq.leave_group(member_id bigint)
     returns void

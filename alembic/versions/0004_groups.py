@@ -63,6 +63,9 @@ begin
     if to_regprocedure('pgq.commit_offsets(text, text[], int[], bigint[], text[])') is not null then
         drop function pgq.commit_offsets(text, text[], int[], bigint[], text[]);
     end if;
+    if to_regprocedure('pgq._park(int[])') is not null then
+        drop function pgq._park(int[]);
+    end if;
 end
 $$
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from random import random
 from types import TracebackType
@@ -139,7 +139,6 @@ class AsyncConsumer(AsyncReader):
         self._topics: tuple[str, ...] = _names(topics)
         self._pattern: re.Pattern[str] | None = None
         self._listener: ConsumerRebalanceListener | None = None
-        self._client_id = client_id
         self._auto_commit = enable_auto_commit and group_id is not None
         self._auto_commit_interval_s = auto_commit_interval_ms / 1000
         self._max_poll_records = max_poll_records
@@ -150,22 +149,25 @@ class AsyncConsumer(AsyncReader):
         self._membership: AsyncMembership | None = None
         if group_id is not None:
             self._membership = AsyncMembership(
-                self._fetch,
+                self._run,
                 group_id=group_id,
                 strategy=partition_assignment_strategy,
                 session_timeout_ms=session_timeout_ms,
                 instance_id=group_instance_id,
+                client_id=client_id,
             )
         self._buffer: deque[ConsumerRecord] = deque()
         self._given: ConsumerRecord | None = None
         """The record that iteration gave out last; None if getmany did."""
         self._before: dict[TopicPartition, int] = {}
         """Where the application was when it called getmany last: what came before that is done."""
-        self._restarts: dict[TopicPartition, int] = {}
-        """Where to start in partitions that are claimed again after a transaction whose fate is not known."""
+        self._restarts: dict[int, int] = {}
+        """partition_id -> where to start when it is claimed again, if nothing has been committed for it by then."""
+        self._manual = False
+        """Whether `assign` has chosen what is read."""
         self._read_topics: tuple[str, ...] = ()
         """The topics that the subscription came to when it was last looked at."""
-        self._subscription_changed = False
+        self._subscription_changed = bool(topics)
         self._looked_at = 0.0
         self._committed_at = time.monotonic()
         self._beat_at = self._claim_at = self._missing_since = 0.0
@@ -180,11 +182,15 @@ class AsyncConsumer(AsyncReader):
         self._parked: list[int] | None = None
         """The topics whose lock is held, if the consumer is parked; another's lock serves as well."""
         self._parked_at: list[int] = []
+        self._park_interrupted = False
         self._quiet_at = 0.0
         """When all partitions were last seen to have nothing more; 0 if that is not so, or something has changed."""
         self._worker: Worker | None = None
         self._ending = Event()
         self._transaction_connection: Any = None
+        self._in_transaction = False
+        self._void: set[TopicPartition] = set()
+        """Partitions that have gone, with records that the application was given and has not committed."""
         self._listener_error: Exception | None = None
 
     async def start(self) -> None:
@@ -205,6 +211,14 @@ class AsyncConsumer(AsyncReader):
         A static member keeps its place in the group for session_timeout_ms. May be called again.
         """
         await self._close(failed=False)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self._close(failed=True)
+            raise
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -233,7 +247,7 @@ class AsyncConsumer(AsyncReader):
         self._subscription_changed = self._attention = True
 
     def unsubscribe(self) -> None:
-        """Read nothing, until `subscribe` or `assign`. A member leaves its group within a second."""
+        """Read nothing, until `subscribe` or `assign`. A member leaves its group with the next call that reads."""
         self._topics = ()
         self._pattern = None
         self._subscription_changed = self._attention = True
@@ -249,9 +263,10 @@ class AsyncConsumer(AsyncReader):
             UnknownTopicError, UnknownPartitionError
         """
         states = await self._make_states([TopicPartition(*tp) for tp in partitions], known=False)
-        if self._subscribed:
+        if self._subscribed or self._subscription_changed:
             self.unsubscribe()
             await self._follow_subscription()
+        self._manual = True
         self._replace(states)
 
     def assignment(self) -> set[TopicPartition]:
@@ -373,7 +388,10 @@ class AsyncConsumer(AsyncReader):
         if self._group_id is None:
             raise errors.InvalidGroupIdError("there is no group to commit for: give the consumer a group_id")
         if offsets is None:
-            offsets = await self._delivered()
+            if connection is not None:
+                self._check_void()
+            self._void.clear()
+            offsets = self._uncommitted(self._delivered())
         given = {
             TopicPartition(*tp): o if isinstance(o, OffsetAndMetadata) else OffsetAndMetadata(o)
             for tp, o in offsets.items()
@@ -382,8 +400,8 @@ class AsyncConsumer(AsyncReader):
             return
         if self._closed:
             raise errors.IllegalStateError("the consumer is closed: make a new one")
-        if self._membership is not None and self._subscribed:
-            await self._make_states([tp for tp in given if tp not in self._membership.epochs])  # do they exist at all
+        if self._membership is not None and not self._manual:
+            await self._make_states([tp for tp in given if tp not in self._membership.claims])  # do they exist at all
             args = self._membership.commit_arguments(given)
         else:
             args = (*arguments(self._group_id, given), None, None)
@@ -425,25 +443,76 @@ class AsyncConsumer(AsyncReader):
             raise errors.InvalidGroupIdError("there is no group to commit for: give the consumer a group_id")
         if self._auto_commit:
             raise errors.IllegalStateError("transaction() commits offsets itself: give enable_auto_commit=False")
-        connection = self._transaction_connection
-        if connection is None or connection.closed:
-            connection = self._transaction_connection = await driver.connect(direct_dsn(self._dsn))
+        if self._in_transaction:
+            raise errors.IllegalStateError("a transaction of this consumer has begun already: they do not nest")
+        connection, block = await self._begin()
+        self._in_transaction = True
         offsets: dict[TopicPartition, int] = {}
-        ended = False
+        committing = False
         try:
-            async with connection.transaction():
-                yield connection.raw
-                offsets = await self._delivered()
+            yield connection.raw
+            self._check_void()
+            offsets = self._uncommitted(self._delivered())
+            async with self._in_time(connection):
                 await self.commit(offsets, connection=connection.raw)
-                ended = True
-        except BaseException:
+            committing = True
+            async with self._in_time(connection):
+                with translating():
+                    await block.__aexit__(None, None, None)
+        except BaseException as error:
+            self._in_transaction = False
             self._take_back()
-            if not ended:
-                raise
-            await self._claim_again()
-            with translating():
-                raise
+            if committing:
+                self._claim_again()
+            else:
+                await self._roll_back(connection, block, error)
+            if committing or not isinstance(error, Exception):
+                connection.abort()  # nobody knows what state it is in
+            raise
+        self._in_transaction = False
         self._note_committed(offsets)
+
+    def _check_void(self) -> None:
+        """Refuse to commit the application's writes for records that another member gets, too."""
+        void, self._void = self._void, set()
+        if void:
+            raise errors.CommitFailedError(
+                f"not committed: {_listed(void)} changed hands while records of it were worked on. Roll back, and go on"
+                " polling: whoever has it reads on from the offset committed before"
+            )
+
+    async def _begin(self) -> tuple[Any, Any]:
+        """Return the connection of transactions, and the block of one that has begun; connect anew if it was lost."""
+        for again in (True, False):
+            connection = self._transaction_connection
+            if connection is None or connection.closed:
+                if connection is not None:
+                    await connection.close()
+                connection = self._transaction_connection = await driver.connect(direct_dsn(self._dsn))
+            block = connection.transaction()
+            try:
+                async with self._in_time(connection):
+                    with translating():
+                        await block.__aenter__()
+            except errors.BrokerNotAvailableError:
+                if not again:
+                    raise
+            except BaseException:
+                connection.abort()
+                raise
+            else:
+                break
+        return connection, block
+
+    async def _roll_back(self, connection: Any, block: Any, error: BaseException) -> None:
+        try:
+            async with self._in_time(connection):
+                with translating():
+                    await block.__aexit__(type(error), error, error.__traceback__)
+        except errors.PgqError as failure:
+            if failure is not error:
+                logger.debug("group %s: rollback: %s", self._group_id, failure)
+                connection.abort()  # which rolls back, too
 
     def pause(self, *partitions: TopicPartition) -> None:
         """Return no records of these partitions until `resume`."""
@@ -489,12 +558,18 @@ class AsyncConsumer(AsyncReader):
             gone = set(partitions)
             self._buffer = deque(r for r in self._buffer if (r[0], r[1]) not in gone)
 
-    async def _delivered(self) -> dict[TopicPartition, int]:
-        """Return for every partition where the application is, as far as it has got anything."""
+    def _delivered(self) -> dict[TopicPartition, int]:
+        """Return for every partition where the application is; not where a failover has lost what it was given."""
         firsts: dict[tuple[str, int], int] = {}
         for record in self._buffer:
             firsts.setdefault((record[0], record[1]), record.offset)
-        return {s.tp: firsts.get(s.tp, s.position) for s in self._assignment.all() if s.position is not None}
+        states = self._assignment.all()
+        return {s.tp: firsts.get(s.tp, s.position) for s in states if s.position is not None and not s.truncated}
+
+    def _uncommitted(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """Return those that are not known to be committed."""
+        known = {state.tp: state.committed for state in self._assignment.all()}
+        return {tp: offset for tp, offset in offsets.items() if tp in known and known[tp] != offset}
 
     def _note_committed(self, offsets: Mapping[TopicPartition, int]) -> None:
         for tp, offset in offsets.items():
@@ -505,33 +580,35 @@ class AsyncConsumer(AsyncReader):
     def _replace(self, states: Iterable[PartitionState]) -> None:
         """Read these partitions from now on; those that stay keep where they are."""
         self._quiet_at = 0.0
+        before = self._assignment.all()
         self._assignment.replace(list(states))
+        for state in before:
+            if state.tp not in self._assignment or self._assignment[state.tp] is not state:
+                self._before.pop(state.tp, None)
+                if not self._auto_commit and state.restart is not None and self._next(state) != state.restart:
+                    self._void.add(state.tp)
+                if state.committed is None and state.restart is not None:
+                    self._restarts[state.partition_id] = state.restart
         self._forget_buffered({TopicPartition(r[0], r[1]) for r in self._buffer} - self._assignment.partitions())
 
     def _take_back(self) -> None:
         """Go back to where the last transaction left the application."""
         self._buffer.clear()
+        self._void.clear()
         self._quiet_at = 0.0
         for state in self._assignment.all():
             if state.restart is not None:
                 state.advance(state.restart)
                 state.more = False
 
-    async def _claim_again(self) -> None:
+    def _claim_again(self) -> None:
         """Start from what is committed, once nothing more can come of a commit whose outcome is not known."""
-        for state in self._assignment.all():
-            if state.restart is not None:
-                self._restarts[state.tp] = state.restart
+        self._restarts |= {s.partition_id: s.restart for s in self._assignment.all() if s.restart is not None}
         membership = self._membership
         if membership is not None and membership.member_id is not None:
+            # what is not assigned is claimed again. Whoever claims waits for the transaction that has committed under
+            # the epoch before
             self._replace([])
-            try:
-                # whoever claims waits for the transaction that has committed under the epoch before
-                await membership.release(set(membership.epochs))
-            except BaseException as error:
-                membership.lose(f"it could not release its claims: {error!r}")
-                if not isinstance(error, errors.PgqError):
-                    raise
 
     # the group, and what is read
 
@@ -543,6 +620,7 @@ class AsyncConsumer(AsyncReader):
         if self._raw_connection is None or self._raw_connection.closed:
             self._listening.clear()
             self._parked = None
+            self._park_interrupted = False
             if self._membership is not None:
                 self._membership.lose("its connection was lost", with_session=True)
         if self._membership is not None and self._dsn is None:
@@ -552,13 +630,14 @@ class AsyncConsumer(AsyncReader):
     async def _prepare(self) -> None:
         """See to it that what is read is what should be; commit if it is time."""
         if self._auto_commit and time.monotonic() - self._committed_at >= self._auto_commit_interval_s:
-            await self._commit_delivered(await self._delivered())
-        if self._membership is not None and (self._subscribed or self._subscription_changed):
+            await self._commit_delivered(self._delivered())
+        if self._subscription_changed:
+            await self._follow_subscription()
+        if not self._subscribed:
+            return
+        if self._membership is not None:
             await self._rebalance(self._membership)
-        elif self._subscribed and (
-            self._subscription_changed or not self._read_topics or self._is_old(self._looked_at)
-        ):
-            self._subscription_changed = False
+        elif self._is_old(self._looked_at):
             await self._find_partitions()
 
     def _is_old(self, looked_at: float) -> bool:
@@ -566,72 +645,81 @@ class AsyncConsumer(AsyncReader):
 
     async def _topics_now(self) -> tuple[str, ...]:
         """Return the topics that the subscription comes to."""
-        self._looked_at = time.monotonic()
-        if self._pattern is None:
-            return self._topics
-        rows = await self._fetch(statements.TOPIC_NAMES)
-        return tuple(name for (name,) in rows if self._pattern.match(name))
+        pattern, now = self._pattern, time.monotonic()
+        if pattern is None:
+            topics = self._topics
+        else:
+            rows = await self._fetch(statements.TOPIC_NAMES)
+            topics = tuple(name for (name,) in rows if pattern.match(name))
+        self._looked_at = now
+        return topics
 
     async def _find_partitions(self) -> None:
         """Read all partitions of the topics: a consumer without a group."""
         topics = await self._topics_now()
-        partitions = []
+        states = []
         for topic in topics:
-            rows = await self._fetch(statements.TOPIC_METADATA, topic)
-            partitions += [TopicPartition(topic, p) for p in range(len(rows[0][1]))]
-        if set(partitions) != self.assignment():
-            self._replace(await self._make_states(partitions))
+            topic_id, partition_ids, *_ = (await self._fetch(statements.TOPIC_METADATA, topic))[0]
+            states += [PartitionState(TopicPartition(topic, n), topic_id, p) for n, p in enumerate(partition_ids)]
+        if {s.partition_id for s in states} != {s.partition_id for s in self._assignment.all()}:
+            self._replace(states)
         self._read_topics = topics
 
     async def _follow_subscription(self) -> None:
-        """Leave the group if nothing is subscribed any more; tell it what else is."""
+        """Finish with what was read before `assign`, `subscribe` or `unsubscribe`, as far as that is no more."""
         membership = self._membership
+        if not self._subscribed or self._manual:
+            self._read_topics = ()
+            if membership is not None and not self._manual:
+                await self._give_up(membership, self.assignment())
+                membership.lose("it has unsubscribed")
+                await membership.let_go()
+            elif self._auto_commit:
+                await self._commit_delivered(self._delivered())
+            self._replace([])
+            self._manual = False
+        elif self._pattern is None:
+            for topic in self._topics:
+                await self._fetch(statements.TOPIC_METADATA, topic)  # which says so if there is none
+        self._looked_at = float("-inf")
         self._subscription_changed = False
-        if self._subscribed:
-            return
-        self._read_topics = ()
-        if membership is not None and membership.member_id is not None:
-            await self._give_up(membership, set(membership.epochs))
-            await membership.leave("it has unsubscribed")
-        self._replace([])
 
     async def _rebalance(self, membership: AsyncMembership) -> None:
         """Take part in the group: join it if this is no member, give up what is another's, claim what is free."""
-        if self._subscription_changed:
-            await self._follow_subscription()
-            if not self._subscribed:
-                return
-            self._looked_at = 0.0
         async with self._mutex:
             await self._connection()
         if membership.member_id is not None:
             await self._beat(membership, _BEAT_S if self._quiet_at else _BUSY_BEAT_S)
+        if self._looked_at == float("-inf") or (self._pattern is not None and self._is_old(self._looked_at)):
+            self._read_topics = await self._topics_now()
         if membership.member_id is None:
             await self._join(membership)
+        elif membership.topics != sorted(self._read_topics):
+            await membership.change_topics(self._read_topics)
         await self._listen([membership.channel])
-        if self._looked_at == 0.0 or (self._pattern is not None and self._is_old(self._looked_at)):
-            topics = await self._topics_now()
-            if topics != self._read_topics:
-                await self._fetch(statements.CHANGE_SUBSCRIPTION, membership.member_id, sorted(topics))
-                self._read_topics = topics
-                membership.stale = True
-        if membership.stale:
+        if membership.stale and membership.member_id is not None:
             await membership.work_out()
             self._claim_at = 0.0
             self._missing_since = time.monotonic()
         if membership.member_id is None:
             return  # the next call joins again
         surplus = membership.surplus()
-        if surplus:
-            await self._give_up(membership, surplus)
-            await membership.release(surplus)
+        if surplus or membership.unsure:
+            if surplus:
+                await self._give_up(membership, surplus)
+            await membership.keep(membership.claims.keys() - surplus)
         now = time.monotonic()
-        if now >= self._claim_at and membership.missing():
-            await self._take_over(membership)
+        missing = self._missing(membership)
+        if missing and now >= self._claim_at:
+            await self._take_over(membership, missing)
             self._claim_at = now + (_CLAIM_S if now - self._missing_since < _CLAIM_SOON_S else _CLAIM_LATER_S)
         error, self._listener_error = self._listener_error, None
         if error is not None:
             raise error
+
+    def _missing(self, membership: AsyncMembership) -> set[TopicPartition]:
+        """Return what should be read and is not yet, since its owner is finishing or a call was interrupted."""
+        return {tp for tp in membership.target if tp not in self._assignment}
 
     async def _tell(self, listen: Callable[[set[TopicPartition]], Any], partitions: set[TopicPartition]) -> None:
         """Tell the listener. What it raises is raised when the partitions have changed hands: others wait for them."""
@@ -642,16 +730,14 @@ class AsyncConsumer(AsyncReader):
 
     async def _join(self, membership: AsyncMembership) -> None:
         await membership.let_go()
-        lost = self._assignment.partitions()
+        lost = self.assignment()
         if lost:
             logger.warning("group %s: lost %s: %s", self._group_id, _listed(lost), membership.reason)
             if self._auto_commit:
-                await self._commit_delivered(await self._delivered())  # in case that nobody has claimed them yet
+                await self._commit_delivered(self._delivered())  # in case that nobody has claimed them yet
             self._replace([])
-        membership.epochs.clear()
-        membership.target.clear()
-        if lost and self._listener is not None:
-            await self._tell(self._listener.on_partitions_lost, lost)
+            if self._listener is not None:
+                await self._tell(self._listener.on_partitions_lost, lost)
         if membership.fenced:
             raise errors.FencedInstanceIdError(
                 f"another consumer of group {self._group_id!r} has joined with this group_instance_id: close this one"
@@ -661,45 +747,46 @@ class AsyncConsumer(AsyncReader):
                 "a member of a group needs a session of its own, and this connection goes through a pooler, such as"
                 " PgBouncer: set PGQ_DIRECT_DSN, or dsn=, to reach the server directly"
             )
-        topics = await self._topics_now()
-        for topic in topics:
-            await self._fetch(statements.TOPIC_METADATA, topic)  # which says so if there is none
-        await membership.join(topics, self._client_id)
-        self._read_topics = topics
+        await membership.join(self._read_topics)
         self._beat_at = self._progress_at = time.monotonic()
         self._start_worker()
 
     async def _give_up(self, membership: AsyncMembership, partitions: set[TopicPartition]) -> None:
         """Finish with partitions that are to be another's."""
         if self._auto_commit:
-            delivered = await self._delivered()
+            delivered = self._delivered()
             await self._commit_delivered({tp: o for tp, o in delivered.items() if tp in partitions})
         if partitions and self._listener is not None and membership.member_id is not None:
             await self._tell(self._listener.on_partitions_revoked, set(partitions))
         logger.info("group %s: gives up %s", self._group_id, _listed(partitions))
         self._replace(state for state in self._assignment.all() if state.tp not in partitions)
 
-    async def _take_over(self, membership: AsyncMembership) -> None:
-        """Begin with partitions that have become free."""
-        claimed = await membership.claim()
+    async def _take_over(self, membership: AsyncMembership, partitions: set[TopicPartition]) -> None:
+        """Begin with partitions as far as they have become free."""
+        claimed = await membership.claim(partitions)
         if not claimed:
             return
-        for state, offset, added in claimed:
-            restart = self._restarts.pop(state.tp, None)
-            position = restart if offset is None else offset
-            if position is None and added and self._reset_policy != "none":
-                # "latest" would skip what came before the group knew of the partition
-                position = (await self._fetch(statements.PARTITION_OFFSETS, [state.partition_id]))[0][0]
+        # nothing is awaited before they are assigned: what is claimed and not assigned would be claimed again
+        for state, committed, added in claimed:
+            restart = self._restarts.pop(state.partition_id, None)
+            position = restart if committed is None else committed
+            state.added = added
             if position is not None:
                 state.begin(position)
-                state.committed = offset
+                state.committed = committed
         self._replace([*self._assignment.all(), *(state for state, *_ in claimed)])
         new = {state.tp for state, *_ in claimed}
-        logger.info(
-            "group %s: reads %s, with %d others to come", self._group_id, _listed(new), len(membership.missing())
-        )
+        waiting = len(self._missing(membership))
+        logger.info("group %s: reads %s, with %d others to come", self._group_id, _listed(new), waiting)
         if self._listener is not None:
             await self._tell(self._listener.on_partitions_assigned, new)
+
+    def _meet_deleted(self, state: PartitionState) -> None:
+        if self._manual or (self._membership is None and self._pattern is None):
+            super()._meet_deleted(state)
+        logger.warning("group %s: %s-%d was deleted", self._group_id, *state.tp)
+        self._replace(other for other in self._assignment.all() if other is not state)
+        self._looked_at = float("-inf")
 
     async def _beat(self, membership: AsyncMembership, every_s: float) -> None:
         now = time.monotonic()
@@ -710,12 +797,19 @@ class AsyncConsumer(AsyncReader):
     async def _commit_delivered(self, offsets: dict[TopicPartition, int]) -> None:
         """Commit by itself, what has changed; a failure is logged and the next time tries again."""
         self._committed_at = time.monotonic()
-        changed = {tp: o for tp, o in offsets.items() if tp in self._assignment and self._assignment[tp].committed != o}
-        if changed:
-            try:
-                await self.commit(changed)
-            except errors.PgqError as error:
-                logger.warning("group %s: automatic commit: %s", self._group_id, error)
+        changed = self._uncommitted(offsets)
+        if not changed:
+            return
+        try:
+            await self.commit(changed)
+        except errors.UnknownTopicError:
+            for topic in {tp.topic for tp in changed}:  # without the one that was deleted
+                try:
+                    await self.commit({tp: offset for tp, offset in changed.items() if tp.topic == topic})
+                except errors.PgqError as error:
+                    logger.warning("group %s: automatic commit: %s", self._group_id, error)
+        except errors.PgqError as error:
+            logger.warning("group %s: automatic commit: %s", self._group_id, error)
 
     # the worker: what has to be done although the application is busy
 
@@ -729,6 +823,8 @@ class AsyncConsumer(AsyncReader):
                 await self._tend()
             except errors.PgqError as error:
                 logger.debug("group %s: %s", self._group_id, error)
+            except Exception:  # noqa: BLE001 - a session without a heartbeat would be taken for dead
+                logger.exception("group %s: in the background", self._group_id)
 
     async def _tend(self) -> None:
         connection, membership = self._raw_connection, self._membership
@@ -741,6 +837,8 @@ class AsyncConsumer(AsyncReader):
             self._progress, self._progress_at = progress, now
         elif self._parked is not None and now - self._progress_at > _PARKED_LOOK_S:
             await self._unpark(notified=False)
+        if membership is not None:
+            await membership.let_go()  # others wait for it
         if membership is not None and membership.member_id is not None:
             if now - self._progress_at > self._max_poll_interval_s:
                 logger.warning("group %s: left, since nothing was polled for max_poll_interval_ms", self._group_id)
@@ -750,7 +848,7 @@ class AsyncConsumer(AsyncReader):
                 return
             await self._beat(membership, _BEAT_S)
             due = self._auto_commit and now - self._committed_at >= self._auto_commit_interval_s
-            if membership.stale or membership.member_id is None or membership.missing() or due:
+            if membership.stale or membership.member_id is None or self._missing(membership) or due:
                 self._attention = True
 
     async def _close(self, *, failed: bool) -> None:
@@ -760,7 +858,7 @@ class AsyncConsumer(AsyncReader):
         membership = self._membership
         try:
             if self._auto_commit:
-                await self._commit_delivered(self._done() if failed else await self._delivered())
+                await self._commit_delivered(self._done() if failed else self._delivered())
             connection = self._raw_connection
             if connection is not None and not connection.closed:
                 member = membership is not None and membership.member_id is not None
@@ -807,7 +905,7 @@ class AsyncConsumer(AsyncReader):
         result: dict[TopicPartition, list[ConsumerRecord]] = {}
         try:
             if self._auto_commit:
-                self._before = await self._delivered()
+                self._before = self._delivered()
             while True:
                 try:
                     await self._prepare()
@@ -893,12 +991,13 @@ class AsyncConsumer(AsyncReader):
             if not self._subscribed:
                 raise errors.IllegalStateError("nothing to read: name topics, or assign partitions")
             return
-        if await self._find_positions() and self._auto_commit and self._reset_policy != "earliest":
+        begun = await self._find_positions()
+        if begun and self._auto_commit and self._reset_policy != "earliest":
             # who takes over before the first commit would else begin with what is latest then
-            await self._commit_delivered(await self._delivered())
+            await self._commit_delivered({s.tp: s.position for s in begun if s.position is not None})
         states = [s for s in self._assignment.rotate() if not only or s.tp in only]
         looked_at, self._quiet_at = time.monotonic(), 0.0
-        before = [(state, state.position) for state in states]
+        before = [(state, state.position, state.last) for state in states]
         membership = self._membership
         member_id = membership.member_id if membership is not None else None
         found: dict[TopicPartition, list[ConsumerRecord]] = {}
@@ -906,16 +1005,23 @@ class AsyncConsumer(AsyncReader):
             await self._read_all(found, states, limit - sum(map(len, result.values())))
         except BaseException as error:
             if not (found and isinstance(error, errors.PgqError)):
-                for state, position in before:
-                    if position is not None and state.tp in found:
-                        state.advance(position)
+                self._undo(before, found)
                 raise
         if membership is not None and membership.member_id != member_id:
-            return  # others may read these partitions by now; this member is about to find out
+            self._undo(before, found)  # others may read these partitions by now; this member is about to find out
+            return
         for tp, batch in found.items():
             result.setdefault(tp, []).extend(batch)
         if not found and not only and all(state.is_at_end for state in states):
             self._quiet_at = looked_at
+
+    @staticmethod
+    def _undo(before: list[tuple[PartitionState, int | None, Any]], found: Collection[TopicPartition]) -> None:
+        """Stand again where the application is, in partitions of which it does not get what was found."""
+        for state, position, last in before:
+            if position is not None and state.tp in found:
+                state.advance(position)
+                state.last = last
 
     # waiting
 
@@ -928,7 +1034,7 @@ class AsyncConsumer(AsyncReader):
         if membership is not None and self._subscribed:
             if membership.member_id is None or membership.stale:
                 return
-            if membership.missing():
+            if self._missing(membership):
                 await self._hear(
                     connection, min(left_s, max(0.001, self._claim_at - now), _QUICK_S[-1] * 2**self._idle)
                 )
@@ -977,7 +1083,9 @@ class AsyncConsumer(AsyncReader):
         """Have appends to these topics notify, unless some are in flight. The log has to be looked at afterwards."""
         self._quiet_at = 0.0
         await self._listen([f"pgq_{topic_id}" for topic_id in topic_ids])
-        held, busy = (await self._fetch(statements.PARK, topic_ids))[0]
+        interrupted, self._park_interrupted = self._park_interrupted, True
+        held, busy = (await self._fetch(statements.PARK, topic_ids, interrupted))[0]
+        self._park_interrupted = False
         if busy:
             await sleep(_QUICK_S[0])
         else:
@@ -987,7 +1095,9 @@ class AsyncConsumer(AsyncReader):
     async def _unpark(self, *, notified: bool) -> None:
         held, self._parked = self._parked, None
         if held:
+            interrupted, self._park_interrupted = self._park_interrupted, True
             await self._fetch(statements.UNPARK, held, notified)
+            self._park_interrupted = interrupted
 
     async def _unpark_quietly(self) -> None:
         try:
@@ -999,8 +1109,10 @@ class AsyncConsumer(AsyncReader):
         new = [channel for channel in channels if channel not in self._listening]
         if new:
             async with self._mutex:
-                await (await self._connection()).listen(new)
-            self._listening.update(new)
+                connection = await self._connection()
+                async with self._in_time(connection):
+                    await connection.listen(new)
+                self._listening.update(new)
 
 
 def _names(topics: Iterable[str]) -> tuple[str, ...]:

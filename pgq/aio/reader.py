@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from pgq import errors
@@ -165,15 +166,30 @@ class AsyncReader(AsyncClient):
 
     async def _fetch(self, statement: str, *args: Any) -> list[Any]:
         """Run a statement, alone and within its time, on a connection that is made anew if it was lost."""
+        rows: list[Any] = (await self._run(None, statement, *args))[1]
+        return rows
+
+    async def _run(self, session: Any, statement: str, *args: Any) -> tuple[Any, list[Any]]:
+        """Run a statement on the session given, or raise if that was lost; return the session and the rows."""
         async with self._mutex:
             connection = await self._connection()
-            try:
-                async with Deadline(connection, self._request_timeout_s):
-                    rows: list[Any] = await connection.fetch(statement, *args)
-            except errors.RequestTimedOutError:
-                connection.abort()
-                raise
-            return rows
+            if session is not None and connection is not session:
+                raise errors.BrokerNotAvailableError("the session was lost: a new one has to join the group again")
+            async with self._in_time(connection):
+                return connection, await connection.fetch(statement, *args)
+
+    @asynccontextmanager
+    async def _in_time(self, connection: Any) -> AsyncIterator[None]:
+        """Give up a connection that does not answer in time, or that an interruption has left in the middle of it."""
+        try:
+            async with Deadline(connection, self._request_timeout_s):
+                yield
+        except errors.RequestTimedOutError:
+            connection.abort()
+            raise
+        except BaseException:
+            connection.abandon_if_busy()
+            raise
 
     async def _make_states(self, partitions: list[TopicPartition], *, known: bool = True) -> list[PartitionState]:
         """Return the states of partitions, new ones for those that are not assigned, or for all if not `known`."""
@@ -210,15 +226,15 @@ class AsyncReader(AsyncClient):
         )
         return {TopicPartition(row[0], row[1]): OffsetAndMetadata(row[2], row[3]) for row in rows}
 
-    async def _find_positions(self) -> bool:
+    async def _find_positions(self) -> list[PartitionState]:
         """Give a position to every partition that has none: the committed offset, else by the reset policy.
 
         Returns:
-            Whether there was any of the latter.
+            The latter.
         """
         missing = [state for state in self._assignment.all() if state.position is None]
         if not missing:
-            return False
+            return []
         committed = await self._committed([s.tp for s in missing]) if self._group_id is not None else {}
         by_policy = [state for state in missing if state.tp not in committed]
         for state in missing:
@@ -233,7 +249,7 @@ class AsyncReader(AsyncClient):
                     " seek, or choose a policy"
                 ),
             )
-        return bool(by_policy)
+        return by_policy
 
     async def _reset(self, states: list[PartitionState], error: errors.PgqError) -> None:
         """Move partitions to where auto_offset_reset says; raise the error if it is "none"."""
@@ -248,7 +264,11 @@ class AsyncReader(AsyncClient):
             topics, numbers = [tp.topic for tp in partitions], [tp.partition for tp in partitions]
             rows = await self._fetch(statements.OFFSETS_FOR_AGE, topics, numbers, self._reset_policy)
             found |= {tp: row[0] for tp, row in zip(partitions, rows, strict=True) if row[0] is not None}
+        if added := [state.tp for state in states if state.added]:
+            # "latest" would skip what came before the group knew of the partition
+            found |= await self.beginning_offsets(added)
         for state in states:
+            state.added = False
             state.begin(found[state.tp])
             state.truncated = False
             state.last = None
@@ -283,7 +303,8 @@ class AsyncReader(AsyncClient):
         log_ends: dict[TopicPartition, int] = {}
         for state, (log_start, log_end) in zip(states, rows, strict=True):
             if log_start is None:
-                raise errors.UnknownTopicError(f"topic {state.tp.topic!r} was deleted: assign other partitions")
+                self._meet_deleted(state)
+                continue
             log_ends[state.tp] = state.log_end = log_end
             if state.truncated:
                 await self._reset(
@@ -302,6 +323,10 @@ class AsyncReader(AsyncClient):
                     ),
                 )
         return log_ends
+
+    def _meet_deleted(self, state: PartitionState) -> None:
+        """Say that a partition that is read is no more."""
+        raise errors.UnknownTopicError(f"topic {state.tp.topic!r} was deleted: assign other partitions")
 
     async def _read_into(
         self, result: dict[TopicPartition, list[ConsumerRecord]], state: PartitionState, limit: int

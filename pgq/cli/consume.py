@@ -110,9 +110,18 @@ class _Reading:
 
     def run(self, dsn: str | None, partitions: list[int] | None) -> None:
         """Print until the end, the count, or for ever."""
-        from pgq import Consumer
+        from pgq import Admin, Consumer
 
-        with Consumer(self._topic, dsn=dsn, group_id=self._group, auto_offset_reset="earliest") as consumer:
+        topics = [self._topic]
+        if self._group is not None:
+            topics = []  # a member would have only its share of the partitions
+            if not partitions:
+                with Admin(dsn) as admin:
+                    partitions = list(range(admin.describe_topic(self._topic).partitions))
+        # committed is what was printed, not what was delivered
+        with Consumer(
+            *topics, dsn=dsn, group_id=self._group, auto_offset_reset="earliest", enable_auto_commit=False
+        ) as consumer:
             if partitions:
                 consumer.assign([TopicPartition(self._topic, number) for number in sorted(set(partitions))])
             tps = sorted(consumer.assignment())

@@ -22,6 +22,7 @@ class PartitionState:
     """One partition of a consumer."""
 
     __slots__ = (
+        "added",
         "committed",
         "decided",
         "holes",
@@ -59,6 +60,8 @@ class PartitionState:
         self.paused = False
         self.log_end: int | None = None
         """As it was last seen."""
+        self.added = False
+        """Whether the topic was given the partition when the group read it already."""
         self.committed: int | None = None
         """What the group is known to have committed."""
         self.restart: int | None = None

@@ -66,7 +66,7 @@ COMMITTED_OFFSETS = (
 # Claims end with the leader, so that no standby needs to know of them: membership does not wait for any.
 JOIN_GROUP = (
     "select member_id, generation, channel"
-    f" from pgq.join_group($1::text, $2::text[], $3::text, $4::int4, $5::text, $6::text){_LOCAL}"
+    f" from pgq.join_group($1::text, $2::text[], $3::text, $4::int4, $5::text, $6::text, $7::int8){_LOCAL}"
 )
 HEARTBEAT = f"select generation, claims from pgq.heartbeat($1::int8, $2::bool){_LOCAL}"
 END_STUCK_MEMBERS = "select pgq.end_stuck_members($1::int8)"
@@ -75,7 +75,7 @@ CLAIM_PARTITIONS = (
     'select topic, partition, epoch, "offset", added'
     f" from pgq.claim_partitions($1::int8, $2::int8, $3::text[], $4::int4[]){_LOCAL}"
 )
-RELEASE_PARTITIONS = "select pgq.release_partitions($1::int8, $2::text[], $3::int4[])"
+KEEP_PARTITIONS = "select pgq.keep_partitions($1::int8, $2::text[], $3::int4[])"
 CHANGE_SUBSCRIPTION = f"select pgq.change_subscription($1::int8, $2::text[]){_LOCAL}"
 LEAVE_GROUP = f"select pgq.leave_group($1::int8){_LOCAL}"
 
@@ -99,7 +99,7 @@ RESET_OFFSETS = (
 DELETE_GROUPS = "select pgq.delete_group(g) from unnest($1::text[]) g"
 DELETE_GROUP_OFFSETS = "select pgq.delete_group_offsets($1::text, $2::text[], $3::int4[])"
 
-PARK = "select held, busy from pgq._park($1::int4[])"
+PARK = "select held, busy from pgq._park($1::int4[], $2::bool)"
 UNPARK = "select pgq._unpark($1::int4[], $2::bool)"
 TOPIC_NAMES = "select name from pgq.list_topics() order by name"
 LEADER_EPOCH = (

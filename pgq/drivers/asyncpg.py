@@ -119,6 +119,9 @@ class Connection:
         self._notified.clear()
         return channels
 
+    def abandon_if_busy(self) -> None:
+        """Give it up if an interruption has left it in the middle of a statement: asyncpg cancels that by itself."""
+
     def abort(self) -> None:
         """End it without a word to the server, which may not be there."""
         self._raw.terminate()

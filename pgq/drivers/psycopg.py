@@ -17,6 +17,7 @@ from typing import Any
 
 import psycopg
 from psycopg.errors import Diagnostic
+from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from pgq.drivers.dsn import resolve_dsn
@@ -30,12 +31,13 @@ class Connection:
     def __init__(self, raw: psycopg.Connection[Any], *, pooled: bool = False) -> None:
         self.raw = self._raw = raw
         self.pooled = pooled
+        self._abandoned = False
         self._warned = False
 
     @property
     def closed(self) -> bool:
         """Whether it can no longer be used."""
-        return self._raw.closed
+        return self._abandoned or self._raw.closed
 
     def fetch(self, sql: str, *args: Any) -> list[Any]:
         """Run one statement and return its rows, read by position."""
@@ -70,6 +72,12 @@ class Connection:
         """Ask the server to end what it is doing for this connection."""
         with suppress(psycopg.Error):
             self._raw.cancel_safe(timeout=5)
+
+    def abandon_if_busy(self) -> None:
+        """Give it up if Ctrl-C has left it in the middle of a statement: nobody can use it any more."""
+        if self._raw.info.transaction_status == TransactionStatus.ACTIVE:
+            self._abandoned = True
+            self.abort()
 
     def abort(self) -> None:
         """Let whoever waits for the server on this connection wait no longer."""

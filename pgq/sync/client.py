@@ -79,6 +79,7 @@ class Client:
         if self._closed:
             raise errors.IllegalStateError(f"the {type(self).__name__} is closed: make a new one")
         if self._raw_connection is None or self._raw_connection.closed:
+            self._disconnect()
             self._raw_connection = connect(self._dsn, *self._settings)
         return self._raw_connection
 

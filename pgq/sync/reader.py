@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from pgq import errors
@@ -167,15 +168,30 @@ class Reader(Client):
 
     def _fetch(self, statement: str, *args: Any) -> list[Any]:
         """Run a statement, alone and within its time, on a connection that is made anew if it was lost."""
+        rows: list[Any] = (self._run(None, statement, *args))[1]
+        return rows
+
+    def _run(self, session: Any, statement: str, *args: Any) -> tuple[Any, list[Any]]:
+        """Run a statement on the session given, or raise if that was lost; return the session and the rows."""
         with self._mutex:
             connection = self._connection()
-            try:
-                with Deadline(connection, self._request_timeout_s):
-                    rows: list[Any] = connection.fetch(statement, *args)
-            except errors.RequestTimedOutError:
-                connection.abort()
-                raise
-            return rows
+            if session is not None and connection is not session:
+                raise errors.BrokerNotAvailableError("the session was lost: a new one has to join the group again")
+            with self._in_time(connection):
+                return connection, connection.fetch(statement, *args)
+
+    @contextmanager
+    def _in_time(self, connection: Any) -> Iterator[None]:
+        """Give up a connection that does not answer in time, or that an interruption has left in the middle of it."""
+        try:
+            with Deadline(connection, self._request_timeout_s):
+                yield
+        except errors.RequestTimedOutError:
+            connection.abort()
+            raise
+        except BaseException:
+            connection.abandon_if_busy()
+            raise
 
     def _make_states(self, partitions: list[TopicPartition], *, known: bool = True) -> list[PartitionState]:
         """Return the states of partitions, new ones for those that are not assigned, or for all if not `known`."""
@@ -212,15 +228,15 @@ class Reader(Client):
         )
         return {TopicPartition(row[0], row[1]): OffsetAndMetadata(row[2], row[3]) for row in rows}
 
-    def _find_positions(self) -> bool:
+    def _find_positions(self) -> list[PartitionState]:
         """Give a position to every partition that has none: the committed offset, else by the reset policy.
 
         Returns:
-            Whether there was any of the latter.
+            The latter.
         """
         missing = [state for state in self._assignment.all() if state.position is None]
         if not missing:
-            return False
+            return []
         committed = self._committed([s.tp for s in missing]) if self._group_id is not None else {}
         by_policy = [state for state in missing if state.tp not in committed]
         for state in missing:
@@ -235,7 +251,7 @@ class Reader(Client):
                     " seek, or choose a policy"
                 ),
             )
-        return bool(by_policy)
+        return by_policy
 
     def _reset(self, states: list[PartitionState], error: errors.PgqError) -> None:
         """Move partitions to where auto_offset_reset says; raise the error if it is "none"."""
@@ -250,7 +266,11 @@ class Reader(Client):
             topics, numbers = [tp.topic for tp in partitions], [tp.partition for tp in partitions]
             rows = self._fetch(statements.OFFSETS_FOR_AGE, topics, numbers, self._reset_policy)
             found |= {tp: row[0] for tp, row in zip(partitions, rows, strict=True) if row[0] is not None}
+        if added := [state.tp for state in states if state.added]:
+            # "latest" would skip what came before the group knew of the partition
+            found |= self.beginning_offsets(added)
         for state in states:
+            state.added = False
             state.begin(found[state.tp])
             state.truncated = False
             state.last = None
@@ -285,7 +305,8 @@ class Reader(Client):
         log_ends: dict[TopicPartition, int] = {}
         for state, (log_start, log_end) in zip(states, rows, strict=True):
             if log_start is None:
-                raise errors.UnknownTopicError(f"topic {state.tp.topic!r} was deleted: assign other partitions")
+                self._meet_deleted(state)
+                continue
             log_ends[state.tp] = state.log_end = log_end
             if state.truncated:
                 self._reset(
@@ -304,6 +325,10 @@ class Reader(Client):
                     ),
                 )
         return log_ends
+
+    def _meet_deleted(self, state: PartitionState) -> None:
+        """Say that a partition that is read is no more."""
+        raise errors.UnknownTopicError(f"topic {state.tp.topic!r} was deleted: assign other partitions")
 
     def _read_into(self, result: dict[TopicPartition, list[ConsumerRecord]], state: PartitionState, limit: int) -> int:
         """Read one window of a partition, add its records to the result and return how many they are."""

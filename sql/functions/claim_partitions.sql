@@ -9,7 +9,7 @@
 --         others again soon: their owner may be finishing, or a transaction of it that commits
 -- transaction  of its own
 -- locks   the claim, the session's; the owner's row. Never waits
--- raises  PQ001 (UnknownTopicError), PQ002 (UnknownPartitionError), PQ009 (IsolationLevelError): an older snapshot may not have the
+-- raises  PQ009 (IsolationLevelError): an older snapshot may not have the
 --         commit of the owner before
 create or replace function pgq.claim_partitions(member_id bigint, generation bigint, topics text[], partitions int[])
 returns table (topic text, partition int, epoch bigint, "offset" bigint, metadata text, added boolean)
@@ -27,6 +27,9 @@ begin
         raise exception 'cannot claim partitions in a % transaction', upper(current_setting('transaction_isolation'))
             using errcode = 'PQ009', hint = 'Its snapshot may be older than what was committed last: use READ COMMITTED.';
     end if;
+    if pgq._member_key(member_id) = any (pgq._held_keys(25)) is not true then
+        return;  -- it is another session's member
+    end if;
     select g.consumer_group_id into id from pgq.group_member m join pgq.consumer_group g using (consumer_group_id)
      where m.member_id = claim_partitions.member_id and g.generation = claim_partitions.generation;
     if not found then
@@ -35,7 +38,10 @@ begin
     -- a session's locks count: what is taken twice would have to be released twice
     held := pgq._held_keys(26);
     for topic, partition in select * from unnest(topics, partitions) loop
-        part := pgq._partition(topic, partition);
+        select p.* into part from pgq.topic t join pgq.partition p using (topic_id)
+         where t.name = claim_partitions.topic and p.partition = claim_partitions.partition and p.partition < t.partitions
+           and t.state = 'ready';
+        continue when not found;  -- it was deleted; the generation is about to change
         key := pgq._claim_key(id, part.partition_id);
         continue when key <> all (held) and not pg_try_advisory_lock(key);
         insert into pgq.partition_owner (consumer_group_id, partition_id, epoch) values (id, part.partition_id, 0) on conflict do nothing;

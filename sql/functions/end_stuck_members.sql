@@ -13,5 +13,9 @@ as $$
     select count(pg_terminate_backend(a.pid))
       from pgq._busy_members(end_stuck_members.member_id) m
       join pg_stat_activity a on a.pid = m.pid
-     where a.state = 'active' and a.query_start < clock_timestamp() - m.session_timeout_ms * interval '1 millisecond'
+       -- the superuser's sessions, and those of roles that this one is no member of, are not its to end
+     where (pg_has_role(a.usesysid, 'USAGE') or pg_has_role('pg_signal_backend', 'USAGE'))
+       and (not (select r.rolsuper from pg_roles r where r.oid = a.usesysid)
+            or (select r.rolsuper from pg_roles r where r.rolname = current_user))
+       and a.state = 'active' and a.query_start < clock_timestamp() - m.session_timeout_ms * interval '1 millisecond'
 $$;

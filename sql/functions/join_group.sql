@@ -10,14 +10,17 @@
 -- group_instance_id   makes the member static: a session with the same id takes its place, and while the session is gone its
 --                     partitions wait for session_timeout_ms; or null
 -- client_id           shown in pgq.member_status
+-- previous_member_id  of a static member whose session was lost: if another has taken its place since, it is refused. Null takes
+--                     the place
 -- returns member_id; generation; channel, to LISTEN to: notified when the group changes
 -- transaction  of its own. The session must not be shared by a pooler, and is one member at most: it leaves first where it is
 --              one already
 -- locks   the group's row; the member's alive lock and, later, its claims: the session's, until it ends
--- raises  PQ019 (InvalidGroupIdError), PQ023 (InvalidRequestError), PQ037 (InconsistentGroupProtocolError)
+-- raises  PQ019 (InvalidGroupIdError), PQ023 (InvalidRequestError), PQ037 (InconsistentGroupProtocolError),
+--         PQ038 (FencedInstanceIdError)
 create or replace function pgq.join_group(
     group_id text, topics text[], assignor text default 'range', session_timeout_ms int default 45000,
-    group_instance_id text default null, client_id text default '',
+    group_instance_id text default null, client_id text default '', previous_member_id bigint default null,
     out member_id bigint, out generation bigint, out channel text)
 language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
@@ -48,6 +51,12 @@ begin
     select g.* into team from pgq.consumer_group g where g.name = join_group.group_id for no key update;
     if not found then
         raise exception 'group % was deleted meanwhile', quote_literal(group_id) using errcode = 'serialization_failure', hint = 'Join again.';
+    end if;
+    if exists (select from pgq.group_member m
+                where m.consumer_group_id = team.consumer_group_id and m.group_instance_id = join_group.group_instance_id
+                  and m.member_id <> previous_member_id) then
+        raise exception 'another member of group % has group_instance_id % by now', quote_literal(group_id), quote_literal(group_instance_id)
+            using errcode = 'PQ038', hint = 'Let it be the only one, or give each its own.';
     end if;
     changed := pgq._remove_dead(team.consumer_group_id);
     delete from pgq.group_member m

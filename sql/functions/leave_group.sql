@@ -11,9 +11,10 @@ as $$
 declare
     id int;
 begin
-    if pgq._member_key(member_id) = any (pgq._held_keys(25)) then
-        perform pg_advisory_unlock(k.key) from unnest(pgq._held_keys(26) || pgq._member_key(member_id)) k (key);
+    if pgq._member_key(member_id) = any (pgq._held_keys(25)) is not true then
+        return;  -- it is another session's member
     end if;
+    perform pg_advisory_unlock(k.key) from unnest(pgq._held_keys(26) || pgq._member_key(member_id)) k (key);
     select m.consumer_group_id into id from pgq.group_member m where m.member_id = leave_group.member_id;
     if found then
         perform from pgq.consumer_group g where g.consumer_group_id = id for no key update;

@@ -495,6 +495,60 @@ async def test_a_black_hole_frees_the_partitions(
             await until(settled(others + lost, 6))
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before the statement", "after the statement"])
+async def test_calls_may_be_cancelled_anywhere(dsn: str, conn: Connection, wide: str, *, after: bool) -> None:
+    """A call is cancelled at its first statement, the next at its second, and so on: nothing is lost, nothing stuck."""
+    other = pgq.AsyncConsumer(wide, dsn=dsn, group_id="g", auto_offset_reset="earliest")
+    consumer = pgq.AsyncConsumer(wide, dsn=dsn, group_id="g", auto_offset_reset="earliest", auto_commit_interval_ms=0)
+    run = consumer._run
+    left: list[int] = []
+    task: asyncio.Task[Any] | None = None
+
+    async def cancelled_run(session: Any, statement: str, *args: Any) -> Any:
+        mine = asyncio.current_task() is task
+        if mine and not after:
+            count_down()
+            await asyncio.sleep(0)
+        found = await run(session, statement, *args)
+        if mine and after:
+            count_down()
+            await asyncio.sleep(0)
+        return found
+
+    def count_down() -> None:
+        if left:
+            left[0] -= 1
+            if left[0] == 0:
+                assert task is not None
+                task.cancel()
+
+    consumer._run = consumer._membership._run = cancelled_run
+    numbers: list[tuple[int, int]] = []
+    sent = 0
+    async with polling(other) as (poller,):
+        for nth in range(1, 30):
+            if nth % 3 == 0:
+                consumer.subscribe([wide])  # so that it tells the group, too
+            if nth % 7 == 0:
+                conn.execute("select pg_terminate_backend(pid) from pgq.group_member order by random() limit 1")
+            fill(conn, wide, 2, nth % 6, 100)
+            sent += 2
+            left[:] = [nth % 20 + 1]
+            task = asyncio.create_task(consumer.getmany(timeout_ms=200))
+            with contextlib.suppress(asyncio.CancelledError, errors.BrokerNotAvailableError):
+                numbers += [(r.partition, r.offset) for batch in (await task).values() for r in batch]
+        task = None
+        async with polling(consumer) as (second,):
+            await until(settled([poller, second], 6))
+            fill(conn, wide, 1, 0)
+            found = lambda: {(r.partition, r.offset) for r in poller.records + second.records} | set(numbers)  # noqa: E731
+            await until(lambda: len(found()) == sent + 1)
+        await until(settled([poller], 6))
+        assert value(conn, "select count(*) from pgq.group_member") == 1
+        held = "select count(*) from pg_locks where locktype = 'advisory' and classid::bigint >> 26 = 26"
+        assert value(conn, held) == 6
+
+
 # static members
 
 
@@ -655,7 +709,7 @@ async def test_a_zombies_transaction_is_refused(
         one.getmany(timeout_ms=1000)
         statement = one._membership
         assert statement is not None
-        member_id, epochs = statement.member_id, list(statement.epochs.values())
+        member_id, epochs = statement.member_id, [claim.epoch for claim in statement.claims.values()]
         conn.execute("select pg_terminate_backend(pid) from pgq.group_member")
         async with polling(clients.consumer(topic, group_id="g")) as (poller,):
             await until(lambda: poller.numbers == {0})
@@ -717,15 +771,14 @@ async def test_an_idle_member_asks_little(clients: Clients, conn: Connection, to
         await asyncio.sleep(1)
         client = consumer.client if isinstance(consumer, Awaitable) else consumer
         counted = 0
-        original = client._fetch
+        original = client._run
 
         def counting(*args: Any) -> Any:
             nonlocal counted
             counted += 1
             return original(*args)
 
-        client._fetch = counting
-        client._membership._fetch = counting
+        client._run = client._membership._run = counting
         await asyncio.sleep(3)
         assert 3 <= counted <= 13, "4 a second at most"
         fill(conn, topic, 1)

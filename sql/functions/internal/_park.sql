@@ -4,17 +4,18 @@
 -- An append has tried the lock, shared, before it committed, and holds it until then. So either it failed and notifies, or
 -- it succeeded before this did, and what it appended is seen by what reads after this.
 --
+-- interrupted  whether an earlier call may have left locks that the caller does not know of: they are looked for
 -- returns held: the topics whose lock this session has now, to be given to pgq._unpark. Another reader's serves as well.
 --         busy: appends are in flight; nothing is held, read again soon
 -- transaction  none of its own; a session's locks outlive it. Never through a pooler that shares sessions
 -- locks   PARK, exclusive, of the session; never waits
-create or replace function pgq._park(topic_ids int[], out held int[], out busy boolean)
+create or replace function pgq._park(topic_ids int[], interrupted boolean default false, out held int[], out busy boolean)
 language plpgsql
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 declare
     id int;
-    mine bigint[] := pgq._held_keys(24);
+    mine bigint[] := case when interrupted then pgq._held_keys(24) else '{}' end;
 begin
     held := '{}';
     busy := false;
