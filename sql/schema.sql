@@ -1113,12 +1113,6 @@ create function pgq.produce_json(topic text, value jsonb, key text DEFAULT NULL:
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.produce_json(text,jsonb,text,jsonb,integer,timestamp with time zone) from public;
 
-create function pgq.release_partitions(member_id bigint, topics text[], partitions integer[])
-    returns void
-    language plpgsql volatile security definer
-    set search_path = pgq, pg_catalog, pg_temp;
-revoke execute on function pgq.release_partitions(bigint,text[],integer[]) from public;
-
 create function pgq.reset_offsets(group_id text, spec text, value text DEFAULT NULL::text, topics text[] DEFAULT NULL::text[], partitions integer[] DEFAULT NULL::integer[], offsets bigint[] DEFAULT NULL::bigint[], execute boolean DEFAULT false)
     returns TABLE(topic text, partition integer, current_offset bigint, new_offset bigint, clamped boolean)
     language plpgsql volatile security definer

@@ -9,6 +9,10 @@ from pgq import errors
 from pgq.config import SCHEMA_VERSION
 from pgq.core import statements
 from pgq.drivers import asyncpg as driver
+from pgq.drivers.tasks import Deadline
+
+_SETUP_S = 10.0
+"""How long a server that has let us in may take to say which schema it has."""
 
 
 async def connect(dsn: str | None, *settings: str) -> Any:
@@ -20,7 +24,8 @@ async def connect(dsn: str | None, *settings: str) -> Any:
     """
     connection = await driver.connect(dsn, *settings)
     try:
-        await check_schema(connection)
+        async with Deadline(connection, _SETUP_S):
+            await check_schema(connection)
     except BaseException:
         await connection.close()
         raise

@@ -53,13 +53,14 @@ def decode(
     value_deserializer: Deserializer | None,
     most_bytes: int,
 ) -> list[ConsumerRecord]:
-    """Return the records of rows as fetch_window selects them, up to one whose value cannot be decompressed.
+    """Return the records of rows as fetch_window selects them, up to one that cannot be decompressed or deserialized.
 
     Args:
         most_bytes: how long a value may be when it is decompressed.
 
     Raises:
         CorruptRecordError, UnsupportedCompressionTypeError: the first value cannot be decompressed.
+        Exception: what a deserializer raises for the first record, with a note that names it.
     """
     if not rows:
         return []
@@ -67,9 +68,9 @@ def decode(
     if codecs.count(None) != len(codecs):
         values = tuple(_decompressed(topic, partition, offsets, values, codecs, most_bytes))
     if key_deserializer is not None:
-        keys = tuple(None if k is None else key_deserializer(k) for k in keys)
+        keys = _deserialized(topic, partition, offsets, keys, key_deserializer)
     if value_deserializer is not None:
-        values = tuple(None if v is None else value_deserializer(v) for v in values)
+        values = _deserialized(topic, partition, offsets, values, value_deserializer)
     headers: Any = repeat(())
     if header_keys.count(None) != len(header_keys):
         headers = [_headers(k, v) for k, v in zip(header_keys, header_values, strict=True)]
@@ -100,6 +101,19 @@ def _decompressed(
                 f"offset {offset} of {topic}-{partition}: {error} (seek to {offset + 1} to skip it)"
             ) from error
     return result
+
+
+def _deserialized(
+    topic: str, partition: int, offsets: Sequence[int], parts: Sequence[bytes | None], deserialize: Deserializer
+) -> tuple[Any, ...]:
+    result: list[Any] = []
+    try:
+        result.extend(None if part is None else deserialize(part) for part in parts)
+    except Exception as error:
+        if not result:
+            error.add_note(f"pgq: offset {offsets[0]} of {topic}-{partition}; seek to {offsets[0] + 1} to skip it")
+            raise
+    return tuple(result)  # those before it first; the next call meets it
 
 
 def _headers(keys: Sequence[str] | None, values: Sequence[bytes | None] | None) -> tuple[Header, ...]:

@@ -20,6 +20,8 @@ from pgq.drivers import frameworks, psycopg_async
 from pgq.drivers.dsn import resolve_dsn
 from pgq.drivers.sqlstate import connecting, translating
 
+_SETUP_S = 10.0
+"""How long the first statements may take where logging in may take for ever."""
 _SHARED_KEYWORDS = {
     *(
         "host",
@@ -162,7 +164,12 @@ async def connect(dsn: str | None, *settings: str) -> Connection:
     query = urlencode({k: v for k, v in given.items() if k in _SHARED_KEYWORDS})
     with connecting():
         raw = await asyncpg.connect(f"postgresql://?{query}", timeout=timeout)
-        pooled = await _is_pooled(raw)
+        try:
+            async with asyncio.timeout(timeout or _SETUP_S):
+                pooled = await _is_pooled(raw)
+        except BaseException:
+            raw.terminate()
+            raise
         if pooled:
             await raw.close()
             raw = await asyncpg.connect(f"postgresql://?{query}", timeout=timeout, statement_cache_size=0)
@@ -170,8 +177,10 @@ async def connect(dsn: str | None, *settings: str) -> Connection:
     raw.add_log_listener(connection.note)
     raw.add_termination_listener(lambda _raw: connection._notified.set())  # whoever waits finds it closed
     try:
-        for setting in () if pooled else settings:  # behind a pooler they would be another session's
-            await connection.execute(setting)
+        with connecting():
+            async with asyncio.timeout(timeout or _SETUP_S):
+                for setting in () if pooled else settings:  # behind a pooler they would be another session's
+                    await connection.execute(setting)
     except BaseException:
         await connection.close()
         raise

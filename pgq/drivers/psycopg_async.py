@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import Diagnostic
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
@@ -21,6 +22,10 @@ from psycopg.rows import tuple_row
 from pgq.drivers.dsn import resolve_dsn
 from pgq.drivers.frameworks import wrap_async
 from pgq.drivers.sqlstate import connecting, translating
+from pgq.drivers.tasks import Deadline
+
+_SETUP_S = 10.0
+"""How long the first statements may take where logging in may take for ever."""
 
 
 class Connection:
@@ -123,13 +128,14 @@ async def connect(dsn: str | None, *settings: str) -> Connection:
     connection = Connection(raw)
     raw.add_notice_handler(connection.note)
     try:
-        # a pooler has a pid of its own; behind it a prepared statement, or a setting, may be another session's
-        if (await connection.fetch("select pg_backend_pid()"))[0][0] != raw.info.backend_pid:
-            connection.pooled = True
-            raw.prepare_threshold = None
-            settings = ()
-        for setting in settings:
-            await connection.execute(setting)
+        async with Deadline(connection, float(conninfo_to_dict(conninfo)["connect_timeout"] or 0) or _SETUP_S):
+            # a pooler has a pid of its own; behind it a prepared statement, or a setting, may be another session's
+            if (await connection.fetch("select pg_backend_pid()"))[0][0] != raw.info.backend_pid:
+                connection.pooled = True
+                raw.prepare_threshold = None
+                settings = ()
+            for setting in settings:
+                await connection.execute(setting)
     except BaseException:
         await connection.close()
         raise

@@ -11,6 +11,10 @@ from pgq import errors
 from pgq.config import SCHEMA_VERSION
 from pgq.core import statements
 from pgq.drivers import psycopg as driver
+from pgq.drivers.threads import Deadline
+
+_SETUP_S = 10.0
+"""How long a server that has let us in may take to say which schema it has."""
 
 
 def connect(dsn: str | None, *settings: str) -> Any:
@@ -22,7 +26,8 @@ def connect(dsn: str | None, *settings: str) -> Any:
     """
     connection = driver.connect(dsn, *settings)
     try:
-        check_schema(connection)
+        with Deadline(connection, _SETUP_S):
+            check_schema(connection)
     except BaseException:
         connection.close()
         raise

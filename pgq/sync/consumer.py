@@ -447,7 +447,11 @@ class Consumer(Reader):
             raise errors.IllegalStateError("transaction() commits offsets itself: give enable_auto_commit=False")
         if self._in_transaction:
             raise errors.IllegalStateError("a transaction of this consumer has begun already: they do not nest")
-        connection, block = self._begin()
+        try:
+            connection, block = self._begin()
+        except BaseException:
+            self._take_back()  # what was polled for it
+            raise
         self._in_transaction = True
         offsets: dict[TopicPartition, int] = {}
         committing = False
@@ -1001,7 +1005,7 @@ class Consumer(Reader):
         try:
             self._read_all(found, states, limit - sum(map(len, result.values())))
         except BaseException as error:
-            if not (found and isinstance(error, errors.PgqError)):
+            if not (found and isinstance(error, Exception)):
                 self._undo(before, found)
                 raise
         if membership is not None and membership.member_id != member_id:

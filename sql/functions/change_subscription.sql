@@ -2,7 +2,7 @@
 --
 -- transaction  of its own
 -- locks   the group's row
--- raises  PQ035 (UnknownMemberIdError)
+-- raises  PQ023 (InvalidRequestError), PQ035 (UnknownMemberIdError)
 create or replace function pgq.change_subscription(member_id bigint, topics text[])
 returns void
 language plpgsql security definer

@@ -20,7 +20,7 @@ language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 declare
-    id int := pgq._group(group_id);
+    id int := (select g.consumer_group_id from pgq.consumer_group g where g.name = group_id);
     part pgq.partition;
     last_serial bigint;
     lost text;
@@ -33,6 +33,9 @@ begin
        or cardinality(epochs) <> cardinality(topics) then
         raise exception 'commit_offsets: arrays of different lengths'
             using errcode = 'PQ020', hint = 'Give a partition and an offset for each topic; with a member_id, an epoch as well.';
+    end if;
+    if member_id is null and id is null then
+        id := pgq._group(group_id);
     end if;
     if member_id is not null then
         leader := pgq._leader_epoch();

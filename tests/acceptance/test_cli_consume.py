@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from pgq import Admin, Consumer, Producer, TopicPartition
-from tests.acceptance.test_cli import PGQ, environment, refusal
+from tests.acceptance.test_cli import PGQ, environment, refusal, run
 from tests.plugins.sessions import Connection, eventually, rows, value
 
 DAY_MS = 86_400_000
@@ -200,6 +200,16 @@ def test_group_commits_what_was_printed(dsn: str, topic: str, producer: Producer
     assert printed(dsn, "-g", "other", "--offset", "end") == []
     with Consumer(topic, dsn=dsn, group_id="billing") as consumer:
         assert [consumer.committed(TopicPartition(topic, p)) for p in (0, 1)] == [5, 6]
+
+
+def test_partitions_that_members_of_the_group_hold(dsn: str, topic: str) -> None:
+    """All of them are read, but nothing is committed behind the members' back."""
+    with Consumer(topic, dsn=dsn, group_id="billing", enable_auto_commit=False) as member:
+        assert len(member.assignment()) == 2
+        done = run("consume", topic, "-g", "billing", PGQ_DSN=dsn)
+        assert (done.returncode, len(done.stdout.splitlines()), done.stderr.count("\n")) == (1, 10, 1)
+        assert "stop the group's members first" in done.stderr
+        assert [member.committed(tp) for tp in sorted(member.assignment())] == [None, None]
 
 
 def test_mistakes(dsn: str, topic: str) -> None:

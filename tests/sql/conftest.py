@@ -23,6 +23,7 @@ class Member:
             session, "join_group", group_id=group_id, topics=topics, **more
         )
         self.epochs: dict[Partition, int] = {}
+        self.held: set[Partition] = set()
 
     @property
     def pid(self) -> int:
@@ -38,6 +39,7 @@ class Member:
         arrays = {"topics": [t for t, _ in wanted], "partitions": [p for _, p in wanted]}
         claimed = call(self.session, "claim_partitions", member_id=self.member_id, generation=self.generation, **arrays)
         self.epochs |= {(topic, partition): epoch for topic, partition, epoch, *_ in claimed}
+        self.held |= {(topic, partition) for topic, partition, *_ in claimed}
         return [(topic, partition) for topic, partition, *_ in claimed]
 
     def commit(self, offsets: dict[Partition, int], connection: Connection | None = None) -> None:
@@ -53,8 +55,10 @@ class Member:
         )
 
     def release(self, *given: Partition) -> None:
-        arrays = {"topics": [t for t, _ in given], "partitions": [p for _, p in given]}
-        call(self.session, "release_partitions", member_id=self.member_id, **arrays)
+        """Give these back; the epochs stay known, as to a zombie."""
+        self.held -= set(given)
+        arrays = {"topics": [t for t, _ in self.held], "partitions": [p for _, p in self.held]}
+        call(self.session, "keep_partitions", member_id=self.member_id, **arrays)
 
     def leave(self) -> None:
         call(self.session, "leave_group", member_id=self.member_id)

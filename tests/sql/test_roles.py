@@ -56,7 +56,10 @@ ATTEMPTS = [
     ("select * from pgq.committed_offsets('g')", "consumer admin"),
     ("select * from pgq.join_group('h', '{orders}')", "consumer admin"),
     ("select pgq.heartbeat(1), pgq.group_assignment(1), pgq.end_stuck_members(1)", "consumer admin"),
-    ("select pgq.release_partitions(1, '{}', '{}'), pgq.leave_group(1)", "consumer admin"),
+    (
+        "select pgq.keep_partitions(1, '{}', '{}'), pgq.leave_group(1)",
+        "consumer admin",
+    ),
     ("select * from pgq.claim_partitions(1, 1, '{}', '{}')", "consumer admin"),
     ("select pgq.change_subscription(m.member_id, '{}') from pgq.join_group('h', '{}') m", "consumer admin"),
     ("select * from pgq.reset_offsets('g', 'to-latest', topics => '{orders}')", "admin"),

@@ -26,6 +26,8 @@ begin
             delete from pgq.segment s where s.partition_id = part.partition_id and s.base_offset = segment.base_offset;
         end loop;
         exit when segments > 50;
+        -- waits for transactions that commit offsets for it, which hold it by their foreign key
+        perform from pgq.partition p where p.partition_id = part.partition_id for update;
         delete from pgq.committed_offset c where c.partition_id = part.partition_id;
         delete from pgq.skipped_range r where r.partition_id = part.partition_id;
         delete from pgq.partition p where p.partition_id = part.partition_id;

@@ -1,0 +1,54 @@
+"""pgq.leave_group ends a membership while the session goes on."""
+
+from __future__ import annotations
+
+from tests.plugins.sessions import Connection, call, rows, value
+
+from .conftest import Join, generation
+
+A, B = ("wide", 0), ("wide", 1)
+
+
+def test_the_others_have_its_partitions_at_once(conn: Connection, join: Join, wide_topic: str) -> None:
+    first, second = join(wide_topic), join(wide_topic)
+    first.heartbeat()
+    first.claim(A, B)
+    before = generation(conn)
+    second.session.execute(f"listen {second.channel}")
+    first.leave()
+    assert rows(conn, "select member_id from pgq.group_member") == [(second.member_id,)]
+    assert len(list(second.session.notifies(timeout=10, stop_after=1))) == 1
+    assert second.heartbeat() == before + 1
+    assert second.claim(A, B) == [A, B]
+    assert value(conn, "select count(*) from pgq._group_locks() where pid = %s", first.pid) == 0
+
+
+def test_a_session_may_join_again(conn: Connection, join: Join, wide_topic: str) -> None:
+    first = join(wide_topic)
+    first.leave()
+    again = join(wide_topic, session=first.session)
+    assert again.member_id != first.member_id
+    assert again.claim(A) == [A]
+
+
+def test_leaving_twice_changes_nothing(conn: Connection, join: Join, wide_topic: str) -> None:
+    first, second = join(wide_topic), join(wide_topic)
+    first.leave()
+    before = generation(conn)
+    first.leave()
+    call(conn, "leave_group", member_id=12345)
+    assert generation(conn) == before
+    assert second.heartbeat() == before
+
+
+def test_another_session_cannot_leave_for_it(conn: Connection, join: Join, wide_topic: str) -> None:
+    first = join(wide_topic)
+    first.claim(A)
+    call(conn, "leave_group", member_id=first.member_id)
+    assert first.heartbeat() == first.generation
+    first.commit({A: 1})
+
+
+def test_a_static_member_leaves_for_good(conn: Connection, join: Join, wide_topic: str) -> None:
+    join(wide_topic, group_instance_id="one").leave()
+    assert rows(conn, "select from pgq.group_member") == []
