@@ -5,6 +5,8 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PYTHON ?=
 PYTEST_ARGS ?=
+# Each has a server of its own. WORKERS= runs all tests in one process.
+WORKERS ?= -n auto --maxprocesses 4
 BENCH_ARGS ?=
 
 .PHONY: help demo test lint format bench build clean
@@ -22,7 +24,7 @@ demo: $(INSTALLED)
 	@$(BIN)/python examples/flights.py
 
 test: lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
