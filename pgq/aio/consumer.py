@@ -69,8 +69,8 @@ class AsyncConsumer(AsyncReader):
         auto_commit_interval_ms: how often at most.
         max_poll_records: the most records that a call of getmany returns.
         max_poll_interval_ms: how long the application may take between two calls; then the others get its partitions.
-        session_timeout_ms: how long the process may be stopped, its host or network be gone, or an event loop be kept from
-            its tasks by a handler that computes. 1,000 to 1,800,000. A killed process is noticed at once.
+        session_timeout_ms: how long the process may be stopped, its host or network be gone, or its event loop be kept
+            busy by a handler that computes. 1,000 to 1,800,000. A killed process is noticed at once.
         partition_assignment_strategy: "range", "roundrobin" or "sticky", which moves the fewest partitions when members
             come and go. All members of a group must give the same.
         fetch_min_bytes: wait for so many bytes of keys and values, up to fetch_max_wait_ms.
