@@ -351,7 +351,7 @@ async def test_a_member_that_waits_for_standbys_when_it_is_killed_frees_its_part
         async with clients.consumer(topic, group_id="g", enable_auto_commit=False) as consumer:
             while len(consumer.assignment()) < 3:
                 await consumer.getmany(timeout_ms=50)
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 15
             assert value(boss, "select min(epoch) from pgq.partition_owner") == 2
         for follower in cluster.followers.values():
             follower.resume()

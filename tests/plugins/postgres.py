@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from testcontainers.community.postgres import PostgresContainer
 
 APPLICATION = "pgq_app"
+MEMORY = Path("/dev/shm")
+ENOUGH_MEMORY = 8 << 30
 SETTINGS = {"max_connections": "200", "max_prepared_transactions": "50"}
 
 
@@ -138,7 +140,7 @@ def _try_image(image: str) -> str | None:
 @contextmanager
 def _reachable_folder() -> Iterator[Path]:
     """A temporary folder that PostgreSQL's user can pass to when the tests run as root; pytest's are closed to it."""
-    folder = Path(tempfile.mkdtemp(prefix="pgq-test-"))
+    folder = Path(tempfile.mkdtemp(prefix="pgq-test-", dir=_memory()))
     folder.chmod(0o711)
     try:
         yield folder
@@ -152,6 +154,11 @@ def bin_dir(pytestconfig: pytest.Config) -> Path:
     if (kind := _kind(pytestconfig)) in ("dsn", "container"):
         pytest.skip(f"needs the server's own programs, and the tests run with --server {kind}")
     return _binaries(pytestconfig)
+
+
+def _memory() -> Path | None:
+    """A file system in memory with enough room, if there is one: making a database takes a fifth of the time there."""
+    return MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ENOUGH_MEMORY else None
 
 
 @pytest.fixture
