@@ -1,5 +1,7 @@
 """What groups cost: members that come all at once, members that wait, groups beside producers.
 
+take over: a member in a process of its own is killed, or stopped; seconds until another has its partitions. The target
+is 1 s, and 1 s more than session_timeout_ms.
 settle: 90 members join a group on 100 partitions at the same time; seconds until each partition is held, evenly.
 idle: statements a second of a member that waits on a quiet topic, by the server's count of transactions.
 ten groups: what producers of one topic append beside ten groups that read it, against the same without any group. The
@@ -12,6 +14,9 @@ import asyncio
 import gc
 import multiprocessing
 import resource
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +30,12 @@ from .harness import Bench, Figure, compare, payload, timed
 SETTLE_TARGET_S = 10.0
 IDLE_TARGET = 4.0
 MEMBERS, PARTITIONS, GROUPS = 90, 100, 10
+MEMBER = """
+import sys, pgq
+consumer = pgq.Consumer(sys.argv[1], dsn=sys.argv[2], group_id="bench", session_timeout_ms=1000)
+while True:
+    consumer.getmany(timeout_ms=20)
+"""
 CREATE: LiteralString = """
     create table pgq_bench.bare (a int, b int, c bigserial, d bigint, e text, f timestamptz, primary key (a, b, c))
 """
@@ -35,10 +46,35 @@ INSERT = b"""
 
 
 def run(bench: Bench) -> Iterator[Figure]:
+    for name, number, least_s in (("killed", signal.SIGKILL, 0.0), ("stopped", signal.SIGSTOP, 1.0)):
+        yield take_over(bench, name, number, least_s)
     yield from settle(bench)
     yield idle(bench)
     yield ten_groups(bench)
     yield commit(bench)
+
+
+def take_over(bench: Bench, name: str, number: int, least_s: float) -> Figure:
+    bench.progress(f"groups: a member is {name}")
+    times = []
+    with (
+        bench.topic("bench_groups", 12) as topic,
+        Consumer(topic, dsn=bench.dsn, group_id="bench", session_timeout_ms=1000) as consumer,
+    ):
+        for _ in range(3 if bench.quick else 20):
+            command = [sys.executable, "-c", MEMBER, topic, bench.dsn]
+            with subprocess.Popen(command) as member:
+                while len(consumer.assignment()) != 6:
+                    consumer.getmany(timeout_ms=20)
+                member.send_signal(number)
+                started = time.perf_counter()
+                while len(consumer.assignment()) != 12:
+                    consumer.getmany(timeout_ms=20)
+                times.append(time.perf_counter() - started - least_s)
+                member.kill()
+    rate, target = 1 / median(times), 1.0
+    note = f"{least_s:.0f} s and median {median(times):.2f} s, most {max(times):.2f} s"
+    return Figure("groups", f"a member is {name}", rate, target, "1/s", target / max(times), 1.0, len(times), note)
 
 
 def settle(bench: Bench) -> Iterator[Figure]:

@@ -283,9 +283,11 @@ class AsyncReader(AsyncClient):
                 state.more = False
         log_ends: dict[TopicPartition, int] | None = None
         bytes_left = float(self._fetch_max_bytes)
+        session = self._raw_connection
+        windows: list[tuple[PartitionState, list[Any], bool]] = []
         for state in states:
             if limit <= 0 or bytes_left <= 0:
-                return
+                break
             if not state.more:
                 if log_ends is None:
                     self._asked_at = now
@@ -293,9 +295,19 @@ class AsyncReader(AsyncClient):
                 if state.position is None or state.position >= log_ends.get(state.tp, 0):
                     continue
             most = min(bytes_left, self._max_partition_fetch_bytes) / state.mean_bytes
-            count = await self._read_into(result, state, max(1, min(limit, int(most))))
-            limit -= count
-            bytes_left -= count * state.mean_bytes
+            wanted = max(1, min(limit, int(most)))
+            rows = await self._read(state, wanted)
+            if rows:
+                windows.append((state, rows, len(rows) == wanted))
+                limit -= len(rows)
+                bytes_left -= len(rows) * state.mean_bytes
+        # in one step for all of them
+        unsafe = [(state, is_full) for state, rows, is_full in windows if rows[-1][0] >= state.safe]
+        held_back = await self._secure(unsafe, session) if unsafe else ()
+        for state, rows, is_full in windows:
+            if state not in held_back:
+                self._deliver(result, state, rows)
+                state.more = is_full or state.position == state.segment.end_offset
 
     async def _look(self, states: list[PartitionState]) -> dict[TopicPartition, int]:
         """Return the log ends of some partitions; give new positions to those that are out of range."""
@@ -328,30 +340,33 @@ class AsyncReader(AsyncClient):
         """Say that a partition that is read is no more."""
         raise errors.UnknownTopicError(f"topic {state.tp.topic!r} was deleted: assign other partitions")
 
-    async def _read_into(
-        self, result: dict[TopicPartition, list[ConsumerRecord]], state: PartitionState, limit: int
-    ) -> int:
-        """Read one window of a partition, add its records to the result and return how many they are."""
+    async def _read(self, state: PartitionState, limit: int) -> list[Any]:
+        """Read one window of a partition."""
         state.more = False
         try:
-            rows = await self._read(state, limit)
+            rows = await self._read_visible(state, limit)
         except errors.OffsetOutOfRangeError as error:
             await self._reset([state], error)
-            return 0
-        if rows:
-            result[state.tp] = found = records.decode(
-                state.tp.topic,
-                state.tp.partition,
-                rows,
-                self._key_deserializer,
-                self._value_deserializer,
-                self._max_decompressed_bytes,
-            )
-            state.advance(found[-1].offset + 1)
-            state.last = tuple(rows[len(found) - 1])
-            state.mean_bytes = records.mean_bytes(rows, state.mean_bytes)
-        state.more = len(rows) == limit or state.position == state.segment.end_offset
-        return len(rows)
+            return []
+        if not rows:
+            state.more = state.position == state.segment.end_offset
+        return rows
+
+    def _deliver(
+        self, result: dict[TopicPartition, list[ConsumerRecord]], state: PartitionState, rows: list[Any]
+    ) -> None:
+        """Add the records of a window to the result."""
+        result[state.tp] = found = records.decode(
+            state.tp.topic,
+            state.tp.partition,
+            rows,
+            self._key_deserializer,
+            self._value_deserializer,
+            self._max_decompressed_bytes,
+        )
+        state.advance(found[-1].offset + 1)
+        state.last = tuple(rows[len(found) - 1])
+        state.mean_bytes = records.mean_bytes(rows, state.mean_bytes)
 
     async def _window(self, state: PartitionState, position: int, limit: int) -> list[Any]:
         """Return rows from the position on, as far as its segment goes; none if it has no segment yet."""
@@ -362,34 +377,35 @@ class AsyncReader(AsyncClient):
             state.segment = Segment(base, end, statements.fetch_window(state.topic_id, state.tp.partition, base))
         return await self._fetch(state.segment.window, position, min(position + limit, state.segment.end_offset))
 
-    async def _read(self, state: PartitionState, limit: int) -> list[Any]:
-        """Return the rows that may be delivered from the position on, none that a crash could take back."""
-        rows = await self._read_visible(state, limit)
-        if rows and rows[-1][0] >= state.safe and not await self._secure(state, more=len(rows) == limit):
-            return []
-        return rows
+    async def _secure(self, states: list[tuple[PartitionState, bool]], session: Any) -> list[PartitionState]:
+        """See that what was read so far is flushed, by as many servers as the topic asks for; return where it is not.
 
-    async def _secure(self, state: PartitionState, *, more: bool) -> bool:
-        """See that what was read so far is flushed, by as many servers as the topic asks for; return whether it is.
+        Where there is more to read (True) the watermark is asked for as well, so that this is done once for all below.
 
-        Where there is more to read the watermark is asked for as well, so that this is done once for all below it.
+        Args:
+            session: on which it was read.
         """
-        before = self._raw_connection
-        found = await self._fetch(statements.FLUSH_READS, state.partition_id, more)
-        if self._raw_connection is not before:
-            return False  # what was read may be gone with the server that it was read from
-        watermark, replicas, flushed = found[0]
-        if replicas is not None and replicas > 1:
+        ids, fulls = [state.partition_id for state, _ in states], [is_full for _, is_full in states]
+        found = await self._fetch(statements.FLUSH_READS, ids, fulls)
+        flushed = found[-1][2]
+        too_few: set[int] = set()
+        for replicas in {row[1] for row in found if row[1] is not None and row[1] > 1}:
             rows = await self._fetch(statements.AWAIT_REPLICAS, flushed, replicas, _REPLICAS_TIMEOUT_MS)
             if not rows[0][0]:
-                return False
-        if watermark is not None:
-            state.safe = max(state.safe, watermark)
-        return True
+                too_few.add(replicas)
+        if self._raw_connection is not session:
+            return [state for state, _ in states]  # it may be gone with the server that it was read from
+        held_back = []
+        for (state, _), (watermark, replicas, _) in zip(states, found, strict=True):
+            if replicas in too_few:
+                held_back.append(state)
+            elif watermark is not None:
+                state.safe = max(state.safe, watermark)
+        return held_back
 
     async def _read_visible(self, state: PartitionState, limit: int) -> list[Any]:
         """Return the rows that may be delivered from the position on; the rule stands at pgq._settle."""
-        position = state.position
+        position, session = state.position, self._raw_connection
         assert position is not None
         rows = await self._window(state, position, limit)
         if rows and rows[0][0] == position:
@@ -400,7 +416,7 @@ class AsyncReader(AsyncClient):
             state.holes += 1
             return []
         next_offset, state.decided = (await self._fetch(statements.SETTLE, state.partition_id, position))[0]
-        if state.decided <= position or not await self._secure(state, more=True):
+        if state.decided <= position or await self._secure([(state, True)], session):
             return []
         rows = await self._window(state, next_offset, limit)
         if next_offset < state.decided and (not rows or rows[0][0] != next_offset):

@@ -43,7 +43,11 @@ PARTITION_OFFSETS = "select log_start_offset, log_end_offset from pgq._partition
 # Up to PostgreSQL 16 it is their commit that flushes, and it need not wait for standbys.
 _LOCAL = ", set_config('synchronous_commit', 'local', true)"
 SETTLE = f"select next_offset, high_watermark from pgq._settle($1::int4, $2::int8){_LOCAL}"
-FLUSH_READS = f"select high_watermark, replicas, flushed::text from pgq._flush_reads($1::int4, $2::bool){_LOCAL}"
+FLUSH_READS = (
+    "select f.high_watermark, f.replicas, f.flushed::text"
+    " from unnest($1::int4[], $2::bool[]) with ordinality w (partition_id, watermark, nth)"
+    f" cross join lateral pgq._flush_reads(w.partition_id, w.watermark) f{_LOCAL} order by w.nth"
+)
 AWAIT_REPLICAS = "select pgq._await_replicas($1::text::pg_lsn, $2::int4, $3::int4)"
 HIGH_WATERMARKS = (
     "select pgq.high_watermark(w.topic, w.partition)"
