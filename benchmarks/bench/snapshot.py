@@ -75,7 +75,7 @@ def cycle(producer: Producer, consumer: Consumer, topic: str, batch: list[Any]) 
         while read < count:
             read += sum(map(len, consumer.getmany(timeout_ms=1000).values()))
         consumed = time.perf_counter()
-        for _ in range(COMMITS):
-            consumer.commit()
+        for number in range(COMMITS):
+            consumer.commit(dict.fromkeys(consumer.assignment(), number))
         committed = time.perf_counter()
     return count / (produced - started), count / (consumed - produced), COMMITS / (committed - consumed)
