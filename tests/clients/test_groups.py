@@ -750,6 +750,20 @@ async def test_a_parked_consumer_is_woken(clients: Clients, conn: Connection, to
         assert sorted(waits)[2] < 0.5
 
 
+async def test_notifications_that_do_not_come_cost_time_only(dsn: str, conn: Connection, topic: str) -> None:
+    """Something between swallows LISTEN: the consumer parks, and looks by itself now and then."""
+
+    async def swallowed(channels: list[str]) -> None:
+        del channels
+
+    async with pgq.AsyncConsumer(topic, dsn=dsn, group_id="g", auto_offset_reset="earliest") as consumer:
+        consumer._raw_connection.listen = swallowed
+        following = asyncio.create_task(consumer.getone())
+        await until(lambda: consumer._parked is not None and consumer._quiet_at > 0)
+        fill(conn, topic, 1)
+        assert (await asyncio.wait_for(following, 10)).offset == 0
+
+
 async def test_who_stops_polling_is_not_notified_for_long(clients: Clients, conn: Connection, topic: str) -> None:
     parked = (
         "select count(*) from pg_locks where locktype = 'advisory' and classid::bigint >> 26 = 24 and mode like 'Ex%%'"

@@ -30,6 +30,7 @@ from .applications import (
     psycopg_async_connection,
     psycopg_connection,
 )
+from .conftest import Clients, read
 
 SESSIONS = 3
 """Of the server, that all clients of PgBouncer share."""
@@ -200,3 +201,27 @@ def settings_left(pooled_dsn: str) -> set[tuple[str, str] | None]:
     finally:
         for c in connections:
             c.close()
+
+
+@pytest.mark.parametrize("world", ["sync", "async"])
+async def test_a_member_needs_a_session_of_its_own(
+    conn: Connection, dsn: str, pooled_dsn: str, topic: str, world: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused with the way out, which PGQ_DIRECT_DSN is; who shares nothing may go through the pooler."""
+    clients = Clients(world, pooled_dsn)
+    call_sql(conn, "produce", topic=topic, value=b"1")
+    with pytest.raises(pgq.errors.UnsupportedPoolerError, match="PGQ_DIRECT_DSN"):
+        await clients.consumer(topic, group_id="g").__aenter__()
+    async with clients.consumer(topic) as alone:
+        assert [r.value for r in await read(alone, 1)] == [b"1"]
+    async with clients.consumer(group_id="g", enable_auto_commit=False) as assigned:
+        await assigned.assign([pgq.TopicPartition(topic, 0)])
+        assert [r.value for r in await read(assigned, 1)] == [b"1"]
+        await assigned.commit()
+    assert rows(conn, "select \"offset\" from pgq.committed_offsets('g')") == [(1,)]
+    monkeypatch.setenv("PGQ_DSN", pooled_dsn)
+    monkeypatch.setenv("PGQ_DIRECT_DSN", dsn)
+    async with clients.consumer(topic, dsn=None, group_id="g") as member:
+        call_sql(conn, "produce", topic=topic, value=b"2")
+        assert [r.value for r in await read(member, 1)] == [b"2"]
+        assert rows(conn, "select count(*) from pgq.group_member") == [(1,)]
