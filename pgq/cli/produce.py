@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -177,12 +178,13 @@ class _Interrupted(Exception):  # noqa: N818 - no error
 class _Interruption:
     """Ctrl-C and SIGTERM end the reading; what was read is sent whole. A second one ends the command at once.
 
-    The handler raises only while input is waited for, so that no record is cut between being sent and being counted.
+    The handler raises nothing, so that no record is cut between being sent and being counted. It wakes who waits for
+    input by a pipe: a signal that comes just before a read would be slept through.
     """
 
     def __init__(self) -> None:
         self.signal = 0
-        self._waits = False
+        self._wake: int | None = None
 
     @contextmanager
     def handled(self) -> Iterator[None]:
@@ -190,23 +192,33 @@ class _Interruption:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
+        self._wake, end = os.pipe()
+        os.set_blocking(end, False)
+        wake_before = signal.set_wakeup_fd(end, warn_on_full_buffer=False)
         previous = [(number, signal.signal(number, self._handle)) for number in (signal.SIGINT, signal.SIGTERM)]
         try:
             yield
         finally:
             for number, handler in previous:
                 signal.signal(number, handler)
+            signal.set_wakeup_fd(wake_before)
+            os.close(self._wake)
+            os.close(end)
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """The block waits for input."""
-        self._waits = True
-        try:
+    def wait(self, file: int) -> None:
+        """Wait until the file can be read.
+
+        Raises:
+            _Interrupted: a signal has come.
+        """
+        if self._wake is None:
+            return
+        while True:
+            ready, _, _ = select.select([file, self._wake], [], [])
             if self.signal:
                 raise _Interrupted
-            yield
-        finally:
-            self._waits = False
+            if file in ready:
+                return
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.signal:
@@ -215,14 +227,12 @@ class _Interruption:
                 sys.stderr.flush()
             os._exit(128 + number)
         self.signal = number
-        if self._waits:
-            raise _Interrupted
 
 
 @contextmanager
 def _reader(file: Path, interruption: _Interruption) -> Iterator[Reader]:
     try:
-        reader = Reader(file, interruption.waiting)
+        reader = Reader(file, interruption.wait)
     except _Interrupted:
         raise typer.Exit(128 + interruption.signal) from None
     except OSError as error:

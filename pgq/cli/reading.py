@@ -13,7 +13,6 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
@@ -34,22 +33,33 @@ class BadInputError(Exception):
     """The input is not what it was said to be: a sentence that names the line."""
 
 
+class _Input(io.FileIO):
+    """A file that is waited for before it is read."""
+
+    def __init__(self, file: int | Path, wait: Callable[[int], None], *, closefd: bool) -> None:
+        super().__init__(file, closefd=closefd)
+        self._wait = wait
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._wait(self.fileno())
+        return super().readinto(buffer)
+
+
 class Reader:
     """The bytes of a file, or of stdin for "-", unpacked if they are gzip's.
 
     Args:
         path: the file.
-        waiting: entered around every read, the only place where a command may be interrupted.
+        wait: called with the descriptor before every read; what it raises ends the reading.
     """
 
-    def __init__(self, path: Path, waiting: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+    def __init__(self, path: Path, wait: Callable[[int], None] = lambda _file: None) -> None:
         # stdin's own buffer may belong to a test or to nobody; the descriptor is always there
-        self._raw: io.BufferedReader = open(0, "rb", closefd=False) if str(path) == "-" else path.open("rb")  # noqa: SIM115
-        self._waiting = waiting
+        source = _Input(0, wait, closefd=False) if str(path) == "-" else _Input(path, wait, closefd=True)
+        self._raw = io.BufferedReader(source)
         status = os.fstat(self._raw.fileno())
         self.size = status.st_size if os.path.isfile(path) else None  # noqa: PTH113 - "-" is no file here
-        with waiting():
-            packed = self._raw.peek(2)[:2] == _GZIP
+        packed = self._raw.peek(2)[:2] == _GZIP
         self._file: Any = gzip.GzipFile(fileobj=self._raw) if packed else self._raw
 
     def close(self) -> None:
@@ -83,8 +93,7 @@ class Reader:
 
     def _read(self) -> bytes:
         try:
-            with self._waiting():
-                data: bytes = self._file.read1(_CHUNK_BYTES)
+            data: bytes = self._file.read1(_CHUNK_BYTES)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise BadInputError(f"the gzip file is damaged or cut short: {error}") from error
         except OSError as error:
