@@ -1,4 +1,4 @@
-# For .ci/run to source: a Docker daemon and the images of PostgreSQL, for the tests that use a container.
+# For .ci/run to source: a Docker daemon and the images of PostgreSQL and Python, for the tests that use a container.
 #
 # Every step has a time limit. Where something cannot be had, one line says so, and those tests report as skipped.
 
@@ -10,6 +10,7 @@ prepare_docker() { # major versions of PostgreSQL
         install_docker && start_docker || return 0
     fi
     install_compose
+    prepare_python
     local major
     for major in "$@"; do
         docker image inspect "postgres:$major" >/dev/null 2>&1 && continue
@@ -18,6 +19,14 @@ prepare_docker() { # major versions of PostgreSQL
         timeout 400 .ci/local-postgres-image.sh "$@" || echo 'No image could be made: tests in a container are skipped.'
         return 0
     done
+}
+
+prepare_python() {
+    local image=python:3.11-slim
+    docker image inspect "$image" >/dev/null 2>&1 && return
+    timeout 90 docker pull --quiet "$image" && return
+    echo "The image $image cannot be pulled: making one."
+    timeout 400 .ci/local-python-image.sh || echo 'No image could be made: the service is not tested in a container.'
 }
 
 install_compose() {

@@ -36,8 +36,10 @@ from bench import (
     memory,
     park,
     produce,
+    retention,
     segments,
     sending,
+    service,
     snapshot,
     tail,
 )
@@ -61,6 +63,8 @@ BENCHMARKS = {
     "sending": sending.run,
     "acks": acks.run,
     "memory": memory.run,
+    "service": service.run,
+    "retention": retention.run,
 }
 # Durable as by default. The rest keeps checkpoints from falling into one side of a comparison.
 SETTINGS = {

@@ -8,6 +8,7 @@ from pgq.aio.producer import AsyncProducer
 from pgq.core.partitioner import partition_for_key
 from pgq.keys import compound_key, compound_keys, split_compound_key
 from pgq.outboxes import outbox
+from pgq.service.maintenance import JobReport, JobStatus, Maintenance
 from pgq.sync.admin import Admin
 from pgq.sync.consumer import Consumer
 from pgq.sync.outbox import Outbox
@@ -44,6 +45,9 @@ __all__ = [
     "ConsumerRebalanceListener",
     "ConsumerRecord",
     "FlushReport",
+    "JobReport",
+    "JobStatus",
+    "Maintenance",
     "MemberDescription",
     "OffsetAndMetadata",
     "OffsetAndTimestamp",

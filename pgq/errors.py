@@ -284,6 +284,12 @@ class UnsupportedPoolerError(PgqError):
     sqlstate = "PQ042"
 
 
+class ClusterAuthorizationFailedError(PgqError):
+    """The service has to make and drop tables: connect as the role that owns the schema pgq, or as a member of it."""
+
+    sqlstate = "PQ043"
+
+
 def _tree(root: type[PgqError]) -> list[type[PgqError]]:
     return [root] + [error for child in root.__subclasses__() for error in _tree(child)]
 

@@ -28,6 +28,16 @@ create table pgq.committed_offset (
 );
 comment on column pgq.committed_offset.epoch is 'Under which claim it was committed; null outside of one.';
 
+create table pgq.compaction (
+    partition_id integer not null,
+    clean_to bigint not null,
+    cleaned_at timestamp with time zone not null default clock_timestamp(),
+    tombstones bigint not null,
+    constraint compaction_pkey PRIMARY KEY (partition_id, clean_to),
+    constraint compaction_partition_id_fkey FOREIGN KEY (partition_id) REFERENCES pgq.partition(partition_id) ON DELETE CASCADE
+);
+comment on table pgq.compaction is 'How far a partition was compacted when: below clean_to there was one record a key, and so many tombstones. They are removed by the first pass that begins delete.retention.ms later.';
+
 create table pgq.consumer_group (
     consumer_group_id integer not null generated always as identity (minvalue 1 maxvalue 2147483647 start 1 increment 1 cache 1),
     name text collate "C" not null,
@@ -170,6 +180,35 @@ create view pgq.group_status (
 );
 comment on view pgq.group_status is 'Consumer groups: state, members, partitions held, lag.';
 
+create table pgq.job (
+    job text collate "C" not null,
+    runs bigint not null default 0,
+    failures bigint not null default 0,
+    succeeded_at timestamp with time zone,
+    seconds double precision,
+    result text,
+    failed_at timestamp with time zone,
+    error text,
+    pid integer not null default pg_backend_pid(),
+    application_name text not null default current_setting('application_name'::text),
+    constraint job_pkey PRIMARY KEY (job)
+);
+comment on table pgq.job is 'What the jobs of the service have done last. Written some times a minute, whoever runs them.';
+
+create view pgq.job_status (
+    job text collate "C",
+    runs bigint,
+    failures bigint,
+    succeeded_at timestamp with time zone,
+    seconds double precision,
+    result text,
+    failed_at timestamp with time zone,
+    error text,
+    pid integer,
+    application_name text
+);
+comment on view pgq.job_status is 'Jobs of the service: when they last ran, how long that took, what they did, why they failed.';
+
 create view pgq.member_status (
     group_id text collate "C",
     member_id bigint,
@@ -251,9 +290,12 @@ create table pgq.segment (
     base_offset bigint not null,
     end_offset bigint not null,
     created_at timestamp with time zone not null default now(),
+    bytes bigint,
     constraint segment_pkey PRIMARY KEY (partition_id, base_offset),
     constraint segment_partition_id_fkey FOREIGN KEY (partition_id) REFERENCES pgq.partition(partition_id)
 );
+comment on column pgq.segment.bytes is 'On disk, once no transaction can add to it any more; null before that.';
+CREATE INDEX segment_open ON pgq.segment USING btree (partition_id) WHERE (bytes IS NULL);
 
 create view pgq.segment_status (
     topic text collate "C",
@@ -337,11 +379,24 @@ create function pgq._append_records(topics text[], partitions integer[], partiti
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._append_records(text[],integer[],text[],timestamp with time zone[],bytea[],bytea[],integer[],text[],bytea[]) from public;
 
+create function pgq._apply_retention(partition_id integer, at timestamp with time zone DEFAULT clock_timestamp(), lock_timeout_ms integer DEFAULT 10)
+    returns text
+    language plpgsql volatile security definer
+    set lock_timeout = 0
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._apply_retention(integer,timestamp with time zone,integer) from public;
+
 create function pgq._await_replicas(flushed pg_lsn, replicas integer, timeout_ms integer)
     returns boolean
     language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._await_replicas(pg_lsn,integer,integer) from public;
+
+create function pgq._begin_compaction(partition_id integer)
+    returns boolean
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._begin_compaction(integer) from public;
 
 create function pgq._begin_delete(name text)
     returns integer
@@ -432,6 +487,54 @@ create function pgq._claim_key(consumer_group_id integer, partition_id integer)
     language sql immutable strict;
 revoke execute on function pgq._claim_key(integer,integer) from public;
 
+create function pgq._clear_segment(partition_id integer, base_offset bigint)
+    returns boolean
+    language plpgsql volatile security definer
+    set lock_timeout = 0
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._clear_segment(integer,bigint) from public;
+
+create function pgq._compaction_copies(partition_id integer DEFAULT NULL::integer)
+    returns TABLE(partition_id integer, name text)
+    language sql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._compaction_copies(integer) from public;
+
+create function pgq._compaction_due(after integer DEFAULT 0, at timestamp with time zone DEFAULT clock_timestamp())
+    returns TABLE(partition_id integer, due boolean)
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._compaction_due(integer,timestamp with time zone) from public;
+
+create function pgq._compaction_holders(partition_id integer, bases bigint[])
+    returns text[]
+    language sql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._compaction_holders(integer,bigint[]) from public;
+
+create function pgq._compaction_key(partition_id integer)
+    returns bigint
+    language sql immutable strict;
+revoke execute on function pgq._compaction_key(integer) from public;
+
+create function pgq._compaction_plan(partition_id integer)
+    returns TABLE(bases bigint[], end_offset bigint, removable_below bigint, records bigint, kept bigint, tombstones bigint)
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._compaction_plan(integer) from public;
+
+create function pgq._compaction_state(part pgq.partition, at timestamp with time zone, OUT end_offset bigint, OUT clean_to bigint, OUT removable_below bigint, OUT due boolean)
+    returns record
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._compaction_state(pgq.partition,timestamp with time zone) from public;
+
+create function pgq._compaction_survivors(partition_id integer, bases bigint[], removable_below bigint)
+    returns text
+    language sql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._compaction_survivors(integer,bigint[],bigint) from public;
+
 create function pgq._config_value(topic_id integer, key text)
     returns text
     language sql stable
@@ -444,6 +547,12 @@ create function pgq._cover_offset(partition_id integer, first_offset bigint, las
     set lock_timeout = 10s
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._cover_offset(integer,bigint,bigint) from public;
+
+create function pgq._create_compaction_copy(partition_id integer, base bigint, end_offset bigint)
+    returns text
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._create_compaction_copy(integer,bigint,bigint) from public;
 
 create function pgq._create_partition(topic_id integer, partition integer)
     returns void
@@ -475,11 +584,43 @@ create function pgq._define_view(topic_id integer)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._define_view(integer) from public;
 
+create function pgq._drop_compaction_copies(partition_id integer, lock_timeout_ms integer DEFAULT 200)
+    returns boolean
+    language plpgsql volatile security definer
+    set lock_timeout = 0
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._drop_compaction_copies(integer,integer) from public;
+
+create function pgq._drop_segment(partition_id integer, base_offset bigint, lock_timeout_ms integer DEFAULT 50)
+    returns boolean
+    language plpgsql volatile security definer
+    set lock_timeout = 0
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._drop_segment(integer,bigint,integer) from public;
+
 create function pgq._drop_step(topic_id integer)
     returns bigint
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._drop_step(integer) from public;
+
+create function pgq._droppable()
+    returns TABLE(partition_id integer, base_offset bigint, tree text, leaf text, state text, holders text[])
+    language sql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._droppable() from public;
+
+create function pgq._end_compaction(partition_id integer, end_offset bigint, at timestamp with time zone, tombstones bigint)
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._end_compaction(integer,bigint,timestamp with time zone,bigint) from public;
+
+create function pgq._expired(part pgq.partition, at timestamp with time zone, OUT log_start bigint, OUT roll_first boolean)
+    returns record
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._expired(pgq.partition,timestamp with time zone) from public;
 
 create function pgq._fence_partitions(consumer_group_id integer, partition_ids integer[])
     returns void
@@ -553,6 +694,13 @@ create function pgq._has_members(consumer_group_id integer)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._has_members(integer) from public;
 
+create function pgq._has_since(leaf text, since timestamp with time zone)
+    returns boolean
+    language plpgsql volatile
+    set enable_seqscan = off
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._has_since(text,timestamp with time zone) from public;
+
 create function pgq._headers_json(keys text[], "values" bytea[])
     returns jsonb
     language sql immutable
@@ -589,16 +737,34 @@ create function pgq._in_sync_replicas()
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._in_sync_replicas() from public;
 
+create function pgq._index_compaction_copy(name text)
+    returns bigint
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._index_compaction_copy(text) from public;
+
 create function pgq._is_alive(member_id bigint)
     returns boolean
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._is_alive(bigint) from public;
 
+create function pgq._is_younger(leaf text, since timestamp with time zone)
+    returns boolean
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._is_younger(text,timestamp with time zone) from public;
+
 create function pgq._json(bytes bytea)
     returns jsonb
     language plpgsql immutable strict;
 revoke execute on function pgq._json(bytea) from public;
+
+create function pgq._lead(jobs integer, session_timeout_ms integer)
+    returns boolean
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._lead(integer,integer) from public;
 
 create function pgq._leader_epoch()
     returns integer
@@ -629,6 +795,12 @@ create function pgq._member_key(member_id bigint)
     language sql immutable strict;
 revoke execute on function pgq._member_key(bigint) from public;
 
+create function pgq._metrics()
+    returns TABLE(metric text, topic text, partition integer, consumergroup text, value double precision)
+    language sql stable security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._metrics() from public;
+
 create function pgq._named_partitions(topics text[], partitions integer[])
     returns TABLE(partition_id integer, topic text, partition integer, log_start_offset bigint, nth bigint)
     language plpgsql stable
@@ -646,6 +818,13 @@ create function pgq._offsets_behind(of_partition integer DEFAULT NULL::integer)
     language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._offsets_behind(integer) from public;
+
+create function pgq._open_compaction_plan(partition_id integer, at timestamp with time zone DEFAULT clock_timestamp())
+    returns boolean
+    language plpgsql volatile
+    set client_min_messages = warning
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._open_compaction_plan(integer,timestamp with time zone) from public;
 
 create function pgq._park(topic_ids integer[], interrupted boolean DEFAULT false, OUT held integer[], OUT busy boolean)
     returns record
@@ -682,6 +861,12 @@ create function pgq._partition_progress()
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._partition_progress() from public;
 
+create function pgq._plan_trim(topic text, partitions integer[], spec text, value text)
+    returns TABLE(partition integer, log_start_offset bigint, new_log_start_offset bigint, records bigint)
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._plan_trim(text,integer[],text,text) from public;
+
 create function pgq._produce_procedure(topic text)
     returns text
     language sql immutable;
@@ -692,6 +877,12 @@ create function pgq._produce_target(topic text)
     language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._produce_target(text) from public;
+
+create function pgq._raise_missing_key(topic text)
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._raise_missing_key(text) from public;
 
 create function pgq._raise_offset_out_of_range(partition_id integer, "offset" bigint, log_start_offset bigint, log_end_offset bigint)
     returns void
@@ -717,6 +908,12 @@ create function pgq._raise_unknown_partitioner(partitioner text)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._raise_unknown_partitioner(text) from public;
 
+create function pgq._read_compaction_step()
+    returns bigint
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._read_compaction_step() from public;
+
 create function pgq._reads_are_safe(partition_id integer)
     returns boolean
     language plpgsql volatile
@@ -734,17 +931,40 @@ create function pgq._refuse_direct_insert()
     language plpgsql volatile;
 revoke execute on function pgq._refuse_direct_insert() from public;
 
+create function pgq._removable(removable_below bigint)
+    returns text
+    language sql immutable;
+revoke execute on function pgq._removable(bigint) from public;
+
 create function pgq._remove_dead(consumer_group_id integer)
     returns boolean
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._remove_dead(integer) from public;
 
+create function pgq._remove_dead_members()
+    returns integer
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._remove_dead_members() from public;
+
 create function pgq._renew_tree(topic_id integer, partition integer, base bigint)
     returns void
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._renew_tree(integer,integer,bigint) from public;
+
+create function pgq._report_job(job text, seconds double precision, result text, error text, runs bigint)
+    returns void
+    language sql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._report_job(text,double precision,text,text,bigint) from public;
+
+create function pgq._retention_due(after integer, at timestamp with time zone DEFAULT clock_timestamp())
+    returns TABLE(partition_id integer, due boolean, upkeep_due boolean)
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._retention_due(integer,timestamp with time zone) from public;
 
 create function pgq._roll_segment(partition_id integer, lock_timeout_ms integer DEFAULT 10)
     returns boolean
@@ -765,6 +985,23 @@ create function pgq._segment_at(partition_id integer, "offset" bigint, OUT base_
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._segment_at(integer,bigint) from public;
 
+create function pgq._segment_bytes(topic_id integer)
+    returns bigint
+    language sql stable
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._segment_bytes(integer) from public;
+
+create function pgq._segment_name(topic_id integer, partition integer, base_offset bigint)
+    returns text
+    language sql immutable;
+revoke execute on function pgq._segment_name(integer,integer,bigint) from public;
+
+create function pgq._segment_span_ms(leaf text)
+    returns bigint
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._segment_span_ms(text) from public;
+
 create function pgq._segment_width(partition_id integer, base bigint)
     returns bigint
     language plpgsql volatile
@@ -776,6 +1013,12 @@ create function pgq._segments_between(partition_id integer, from_offset bigint, 
     language sql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._segments_between(integer,bigint,bigint) from public;
+
+create function pgq._segments_due(after integer)
+    returns TABLE(partition_id integer, due boolean)
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._segments_due(integer) from public;
 
 create function pgq._set_session_timeouts(session_timeout_ms integer)
     returns void
@@ -794,6 +1037,13 @@ create function pgq._store_offsets(consumer_group_id integer, partition_ids inte
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._store_offsets(integer,integer[],bigint[],text[]) from public;
+
+create function pgq._swap_compacted(partition_id integer, bases bigint[], end_offset bigint, lock_timeout_ms integer DEFAULT 50)
+    returns text
+    language plpgsql volatile security definer
+    set lock_timeout = 0
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._swap_compacted(integer,bigint[],bigint,integer) from public;
 
 create function pgq._synchronous_standbys(OUT method text, OUT wanted integer, OUT names text[])
     returns record
@@ -824,7 +1074,7 @@ create function pgq._topic_id(name text)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._topic_id(text) from public;
 
-create function pgq._topic_metadata(topic text, OUT topic_id integer, OUT partition_ids integer[], OUT max_message_bytes bigint, OUT compression_type text, OUT timestamp_after_max_ms bigint)
+create function pgq._topic_metadata(topic text, OUT topic_id integer, OUT partition_ids integer[], OUT max_message_bytes bigint, OUT compression_type text, OUT timestamp_after_max_ms bigint, OUT needs_key boolean)
     returns record
     language plpgsql stable security definer
     set search_path = pgq, pg_catalog, pg_temp;
@@ -1079,6 +1329,12 @@ create function pgq.log_start_offset(topic text, partition integer)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.log_start_offset(text,integer) from public;
 
+create function pgq.maintenance_due(grace interval DEFAULT '00:10:00'::interval)
+    returns TABLE(job text, topic text, partition integer, finding text, since interval)
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.maintenance_due(interval) from public;
+
 create function pgq.murmur2(key bytea)
     returns integer
     language plpgsql immutable strict parallel safe
@@ -1150,7 +1406,11 @@ create function pgq.upkeep(partition_id integer, lock_timeout_ms integer DEFAULT
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.upkeep(integer,integer) from public;
 
+insert into pgq.topic_config values ('cleanup.policy', "delete", , , 'What becomes of old records: deleted by retention, all but the last of each key (compact), or both.');
+
 insert into pgq.topic_config values ('compression.type', "producer", , , 'How clients compress values: as the producer chooses, or all the same way.');
+
+insert into pgq.topic_config values ('delete.retention.ms', 86400000, 0, 9000000000000000, 'How long compaction keeps a tombstone, a record of a key without a value: milliseconds since it first met it.');
 
 insert into pgq.topic_config values ('max.message.bytes', 1048576, 1, 104857600, 'Largest record accepted: bytes of key + value + headers as stored.');
 
@@ -1158,6 +1418,14 @@ insert into pgq.topic_config values ('message.timestamp.after.max.ms', 3600000, 
 
 insert into pgq.topic_config values ('message.timestamp.type', "CreateTime", , , 'Whose clock a record''s timestamp is: the producer''s, or the server''s when it is appended.');
 
+insert into pgq.topic_config values ('min.compaction.lag.ms', 0, 0, 9000000000000000, 'Segments with a younger record than that are not compacted: milliseconds.');
+
 insert into pgq.topic_config values ('min.insync.replicas', 1, 1, 100, 'Servers, the leader included, that an append with acks=all must be certain to reach; else it is refused.');
 
-insert into pgq.topic_config values ('segment.bytes', 134217728, 1048576, 1073741824, 'Size on disk at which a segment ends: bytes, rolled at 1.25 times it at the latest.');
+insert into pgq.topic_config values ('retention.bytes', 1073741824, -1, 1000000000000000, 'How much of a partition is kept at least: bytes on disk; -1 all of it.');
+
+insert into pgq.topic_config values ('retention.ms', 604800000, -1, 9000000000000000, 'How long records are kept: milliseconds since the latest timestamp in their segment; -1 for ever.');
+
+insert into pgq.topic_config values ('segment.bytes', 134217728, 1048576, 1073741824, 'Size on disk at which a segment ends: bytes, rolled at 1.25 times it at the latest. The default is an eighth of retention.bytes where that is less, but not below 1048576.');
+
+insert into pgq.topic_config values ('segment.ms', 604800000, 1, 9000000000000000, 'How far the timestamps of a segment''s first and last record may lie apart before it ends: milliseconds.');

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import signal
 
-pytest_plugins = ["tests.plugins.postgres", "tests.plugins.sessions", "tests.plugins.proxy", "tests.plugins.cluster"]
+pytest_plugins = [
+    "tests.plugins.postgres",
+    "tests.plugins.sessions",
+    "tests.plugins.proxy",
+    "tests.plugins.pooler",
+    "tests.plugins.cluster",
+    "tests.plugins.compacting",
+]
 
 
 def pytest_configure() -> None:

@@ -441,6 +441,10 @@ class AsyncProducer(AsyncClient):
                 f"record of {size} bytes is over max.message.bytes ({known.max_message_bytes}) of topic"
                 f" {known.topic!r}: send less, or raise it with alter_topic_config"
             )
+        if key is None and known.needs_key:
+            raise errors.InvalidRecordError(
+                f"topic {known.topic!r} is compacted and takes no record without a key: give one"
+            )
         if partition is not None:
             return check_partition(known.topic, partition, len(known.partition_ids)), size
         if key is None:
@@ -473,7 +477,7 @@ class AsyncProducer(AsyncClient):
                 if self._side_connection is None or self._side_connection.closed:
                     self._side_connection = await connect_checked(self._dsn)
                 rows = await self._side_connection.fetch(statements.TOPIC_METADATA, topic)
-                topic_id, partition_ids, max_message_bytes, compression_type, after_max_ms = rows[0]
+                topic_id, partition_ids, max_message_bytes, compression_type, after_max_ms, needs_key = rows[0]
                 known = TopicMetadata(
                     topic,
                     topic_id,
@@ -481,6 +485,7 @@ class AsyncProducer(AsyncClient):
                     max_message_bytes,
                     compression_type,
                     after_max_ms,
+                    needs_key,
                     time.monotonic(),
                 )
                 if compression_type not in self._codecs:

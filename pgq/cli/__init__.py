@@ -17,9 +17,12 @@ from pgq.cli.cluster import app as cluster_app
 from pgq.cli.consume import consume
 from pgq.cli.db import app as db_app
 from pgq.cli.dev import dev
+from pgq.cli.doctor import doctor
 from pgq.cli.group import app as group_app
-from pgq.cli.lag import LagCommand, lag
+from pgq.cli.lag import MonitoringCommand, lag
+from pgq.cli.maintain import maintain
 from pgq.cli.produce import produce
+from pgq.cli.serve import serve
 from pgq.cli.topic import app as topic_app
 from pgq.embedded import EmbeddedServerError
 from pgq.errors import PgqError
@@ -54,7 +57,10 @@ app.add_typer(topic_app, name="topic")
 app.command()(produce)
 app.command()(consume)
 app.add_typer(group_app, name="group")
-app.command(cls=LagCommand)(lag)
+app.command(cls=MonitoringCommand)(lag)
+app.command(cls=MonitoringCommand)(doctor)  # its exit codes are those of monitoring, too
+app.command()(serve)
+app.command()(maintain)
 app.add_typer(db_app, name="db")
 app.add_typer(cluster_app, name="cluster")
 app.command()(dev)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pgq.cli.options import Dsn, GroupId, GroupIds, fetch, parse_partitions
+from pgq.cli.options import Dsn, GroupId, GroupIds, fetch, parse_partitions, parse_time
 from pgq.cli.output import Format, Output, count_text, print_rows
 from pgq.errors import GroupIdNotFoundError, PgqError
 from pgq.types import TopicPartition
@@ -205,7 +204,7 @@ def reset(
         "to-current": to_current or None,
         "to-offset": to_offset,
         "shift-by": shift_by,
-        "to-datetime": None if to_datetime is None else _parse_time(to_datetime),
+        "to-datetime": None if to_datetime is None else parse_time(to_datetime, "--to-datetime"),
         "by-duration": by_duration,
         "from-file": None if from_file is None else _read_offsets(from_file, group),
     }
@@ -304,16 +303,6 @@ def _ask(question: str) -> None:
 def _assignment_text(assignment: dict[str, list[int]]) -> str:
     """Return what a member holds as kafka-consumer-groups writes it: orders(0,1), payments(3)."""
     return ", ".join(f"{topic}({','.join(map(str, assignment[topic]))})" for topic in sorted(assignment)) or "-"
-
-
-def _parse_time(text: str) -> datetime:
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is no time: give ISO-8601, such as 2026-05-31T12:00:00Z", param_hint="--to-datetime"
-        ) from None
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
 def _read_offsets(path: Path, group: str) -> dict[TopicPartition, int]:

@@ -15,7 +15,7 @@ from pgq.cli.options import Dsn, GroupIds, fetch
 from pgq.cli.output import Format, Output, count_text, print_object, print_rows
 from pgq.errors import GroupIdNotFoundError, PgqError
 
-__all__ = ["LagCommand", "lag"]
+__all__ = ["MonitoringCommand", "lag"]
 
 _UsageError: Any = typer.BadParameter.__base__
 """Of click, or of the copy of it that younger versions of typer bring along."""
@@ -34,7 +34,7 @@ _LAG = (
 _COLUMNS = ("status", "group", "topic", "partitions", "lag", "time_lag", "claimed")
 
 
-class LagCommand(TyperCommand):
+class MonitoringCommand(TyperCommand):
     """The command, whose wrong usage is UNKNOWN (3), not the 2 that means CRITICAL."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:

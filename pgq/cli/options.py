@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +11,17 @@ import typer
 from pgq.cli.db import Dsn
 from pgq.types import TopicPartition
 
-__all__ = ["Dsn", "GroupId", "GroupIds", "TopicName", "fetch", "parse_partitions", "unescape"]
+__all__ = [
+    "DirectDsn",
+    "Dsn",
+    "GroupId",
+    "GroupIds",
+    "TopicName",
+    "fetch",
+    "parse_partitions",
+    "parse_time",
+    "unescape",
+]
 
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _CHARACTERS = {"n": b"\n", "t": b"\t", "r": b"\r", "0": b"\0", "\\": b"\\"}
@@ -40,6 +51,11 @@ def _complete_group(ctx: typer.Context, incomplete: str) -> list[str]:
         return []
 
 
+DirectDsn = Annotated[
+    str | None,
+    # without envvar: a given DSN wins over PGQ_DIRECT_DSN, and PGQ_DSN does not
+    typer.Option("--dsn", help="libpq connection string or URL. Default: PGQ_DIRECT_DSN, else PGQ_DSN."),
+]
 TopicName = Annotated[str, typer.Argument(help="Name of the topic.", autocompletion=_complete_topic)]
 GroupId = Annotated[str, typer.Argument(metavar="GROUP", help="Id of the group.", autocompletion=_complete_group)]
 GroupIds = Annotated[
@@ -76,6 +92,17 @@ def parse_partitions(texts: list[str]) -> dict[str, Any]:
                 raise typer.BadParameter(f"{text!r} is no TOPIC or TOPIC:0,1,2", param_hint="--topic")
             partitions.append(TopicPartition(topic, int(number)))
     return {"topics": topics, "partitions": partitions}
+
+
+def parse_time(text: str, option: str) -> datetime:
+    """Return the time that ISO-8601 text names, in UTC if it names no zone."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no time: give ISO-8601, such as 2026-05-31T12:00:00Z", param_hint=option
+        ) from None
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
 def unescape(text: str) -> bytes:

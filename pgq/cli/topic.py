@@ -1,4 +1,4 @@
-"""`pgq topic`: create, list, describe, alter, grow and delete topics."""
+"""`pgq topic`: create, list, describe, alter, grow, trim and delete topics."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from pgq.cli.options import Dsn, TopicName, fetch
+from pgq.cli.options import Dsn, TopicName, fetch, parse_time
 from pgq.cli.output import Format, Output, count_text, print_object, print_rows, progress_bar
 from pgq.errors import TopicAlreadyExistsError, UnknownTopicError
+from pgq.types import TopicPartition
 
-app = typer.Typer(no_args_is_help=True, help="Create, list, describe, alter and delete topics.")
+app = typer.Typer(no_args_is_help=True, help="Create, list, describe, alter, trim and delete topics.")
 
 _LIST = "select topic, topic_id, state, partitions, records, segments, skew::float8, created_at, config::text{}"
 _FROM = " from pgq.topic_status order by topic"
@@ -40,6 +41,11 @@ _PARTITION_COLUMNS: tuple[str, ...] = (
     "producer_age",
     "producer_prepared",
 )
+_PLAN_TRIM = (
+    "select partition, log_start_offset, new_log_start_offset, records"
+    " from pgq._plan_trim($1::text, $2::int4[], $3::text, $4::text)"
+)
+_TRIM_COLUMNS = ("partition", "log_start_offset", "new_log_start_offset", "records")
 _PRODUCER_COLUMNS = 4
 """The last columns, which say something only where a producer's transaction is open."""
 
@@ -162,6 +168,64 @@ def delete(
     with Admin(dsn) as admin, progress_bar(f"deleting {name}", "steps") as progress:
         admin.delete_topic(name, progress=progress)
     typer.echo(f"deleted topic {name}")
+
+
+@app.command()
+def trim(
+    name: TopicName,
+    to_offset: Annotated[
+        int | None, typer.Option("--to-offset", min=0, metavar="N", help="What is before offset N; takes -p.")
+    ] = None,
+    to_latest: Annotated[bool, typer.Option("--to-latest", help="Everything that is there now.")] = False,
+    to_datetime: Annotated[
+        str | None,
+        typer.Option("--to-datetime", metavar="TIME", help="What is before the first record of that time or later."),
+    ] = None,
+    older_than: Annotated[
+        str | None,
+        typer.Option("--older-than", metavar="DURATION", help="The same, for so long ago: 7d, 12h, P7D, PT1H30M."),
+    ] = None,
+    partition: Annotated[
+        list[int] | None, typer.Option("--partition", "-p", min=0, metavar="N", help="Only this; repeatable.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    output: Output = Format.TABLE,
+    dsn: Dsn = None,
+) -> None:
+    """Delete the oldest records of a topic: move log starts. Shows first what would go.
+
+    On a terminal it asks then; elsewhere it needs --yes. Space comes back with the next run of retention.
+    """
+    from pgq import Admin
+
+    given = {
+        "to-offset": None if to_offset is None else str(to_offset),
+        "to-latest": "" if to_latest else None,
+        "to-datetime": None if to_datetime is None else parse_time(to_datetime, "--to-datetime").isoformat(),
+        "by-duration": older_than,
+    }
+    specs = [(spec, value) for spec, value in given.items() if value is not None]
+    if len(specs) != 1:
+        raise typer.BadParameter(
+            "give one of --to-offset, --to-latest, --to-datetime, --older-than", param_hint="--to-…"
+        )
+    if to_offset is not None and not partition:
+        raise typer.BadParameter("an offset is that of a partition: add -p", param_hint="--to-offset")
+    found = fetch(dsn, _PLAN_TRIM, name, partition, *specs[0])
+    rows = [dict(zip(_TRIM_COLUMNS, row, strict=True)) for row in found]
+    print_rows(rows, _TRIM_COLUMNS, output)
+    moved = [row for row in rows if row["new_log_start_offset"] > row["log_start_offset"]]
+    if not moved:
+        typer.echo("nothing to delete", err=True)
+        return
+    what = f"{count_text(sum(row['records'] for row in moved), 'record')} of {count_text(len(moved), 'partition')}"
+    if not yes:
+        if not sys.stdin.isatty():
+            raise typer.BadParameter("nobody can be asked here: add --yes", param_hint="--yes")
+        typer.confirm(f"Delete {what} of topic {name}?", abort=True, err=True)
+    with Admin(dsn) as admin:
+        admin.delete_records({TopicPartition(name, row["partition"]): row["new_log_start_offset"] for row in moved})
+    typer.echo(f"deleted {what} of topic {name}", err=True)
 
 
 @app.command("add-partitions")

@@ -15,5 +15,7 @@ class TopicMetadata(NamedTuple):
     compression_type: str
     timestamp_after_max_ms: int | None
     """None where the server gives the timestamps."""
+    needs_key: bool
+    """Whether it is compacted, so that a record without a key is refused."""
     fetched_at: float
     """On the monotonic clock, in seconds."""

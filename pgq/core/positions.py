@@ -46,7 +46,7 @@ class PartitionState:
         self.topic_id = topic_id
         self.partition_id = partition_id
         self.segment = Segment(0, 0, "")
-        """The one that was read last; its bounds never change."""
+        """The one that was read last. Compaction may merge it with others: then its table holds more, or is gone."""
         self.position: int | None = None
         """The next offset to deliver; None until the group's or the reset policy's is known."""
         self.decided = 0

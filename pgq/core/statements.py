@@ -12,7 +12,7 @@ from functools import cache
 
 SCHEMA_VERSION = "select pgq.schema_version()"
 TOPIC_METADATA = (
-    "select topic_id, partition_ids, max_message_bytes, compression_type, timestamp_after_max_ms"
+    "select topic_id, partition_ids, max_message_bytes, compression_type, timestamp_after_max_ms, needs_key"
     " from pgq._topic_metadata($1::text)"
 )
 
@@ -118,6 +118,35 @@ DELETE_TOPIC_STEP = "select pgq.delete_topic_step($1::text)"
 DESCRIBE_TOPIC = "select topic_id, name, partitions, config::text from pgq.describe_topic($1::text)"
 LIST_TOPICS = "select topic_id, name, partitions, config::text from pgq.list_topics()"
 ALTER_TOPIC_CONFIG = "select topic_id, name, partitions, config::text from pgq.alter_topic_config($1::text, $2::jsonb)"
+SEGMENTS_DUE = "select partition_id, due from pgq._segments_due($1::int4)"
+RETENTION_DUE = "select partition_id, due, upkeep_due from pgq._retention_due($1::int4)"
+APPLY_RETENTION = "select pgq._apply_retention($1::int4, clock_timestamp(), $2::int4)"
+DROPPABLE = "select partition_id, base_offset, tree, leaf, state, holders from pgq._droppable()"
+CLEAR_SEGMENT = "select pgq._clear_segment($1::int4, $2::int8)"
+DROP_SEGMENT = "select pgq._drop_segment($1::int4, $2::int8, $3::int4)"
+REMOVE_DEAD_MEMBERS = "select pgq._remove_dead_members()"
+ROTATE_FLUSH_MARKERS = "select pgq.rotate_flush_markers()"
+LEAD = "select pgq._lead($1::int4, $2::int4)"
+REPORT_JOB = "select pgq._report_job($1::text, $2::float8, $3::text, $4::text, $5::int8)"
+METRICS = "select metric, topic, partition, consumergroup, value from pgq._metrics()"
+COMPACTION_DUE = (
+    "select partition_id, due from pgq._compaction_due($1::int4, coalesce($2::timestamptz, clock_timestamp()))"
+)
+BEGIN_COMPACTION = "select pgq._begin_compaction($1::int4), coalesce($2::timestamptz, clock_timestamp())"
+OPEN_COMPACTION_PLAN = "select pgq._open_compaction_plan($1::int4, $2::timestamptz)"
+READ_COMPACTION_STEP = "select pgq._read_compaction_step()"
+COMPACTION_PLAN = (
+    "select bases, end_offset, removable_below, records, kept, tombstones from pgq._compaction_plan($1::int4)"
+)
+COMPACTION_HOLDERS = "select pgq._compaction_holders($1::int4, $2::int8[])"
+COMPACTION_SURVIVORS = "select pgq._compaction_survivors($1::int4, $2::int8[], $3::int8)"
+CREATE_COMPACTION_COPY = "select pgq._create_compaction_copy($1::int4, $2::int8, $3::int8)"
+INDEX_COMPACTION_COPY = "select pgq._index_compaction_copy($1::text)"
+SWAP_COMPACTED = f"select pgq._swap_compacted($1::int4, $2::int8[], $3::int8, $4::int4){_LOCAL}"
+DROP_COMPACTION_COPIES = "select pgq._drop_compaction_copies($1::int4)"
+END_COMPACTION = "select pgq._end_compaction($1::int4, $2::int8, $3::timestamptz, $4::int8)"
+PARTITION_BYTES = "select pgq._partition_bytes($1::int4)"
+
 DELETE_RECORDS = "select pgq.delete_records($1::text, $2::int4, $3::int8)"
 
 
@@ -125,7 +154,7 @@ SEGMENT_AT = "select base_offset, end_offset from pgq._segment_at($1::int4, $2::
 _FETCH_WINDOW = (
     'select "offset", (date_part(\'epoch\', "timestamp") * 1000)::int8, key, value, header_keys, header_values, codec'
     ' from pgq_log.t{:d}_p{:d}_s{:d} where "offset" >= $1::int8 and "offset" < $2::int8'
-    ' order by "offset"'
+    ' order by "offset" limit $3::int8'
 )
 
 
@@ -134,8 +163,16 @@ def begin(idle_timeout_ms: int) -> str:
     return f"begin isolation level read committed; set local idle_in_transaction_session_timeout = {idle_timeout_ms:d}"
 
 
+def detach_segment(tree: str, leaf: str) -> str:
+    """Return the statement that takes a segment out of the tree and keeps nobody waiting; of names that SQL gave.
+
+    It cannot stand in a function or in a transaction.
+    """
+    return f"alter table {tree} detach partition {leaf} concurrently"
+
+
 def fetch_window(topic_id: int, partition: int, base_offset: int) -> str:
-    """Return the SELECT of a window of offsets in a segment; never from the tree: see _segment_at.sql."""
+    """Return the SELECT of so many records of a segment within a range; never from the tree: see _segment_at.sql."""
     return _FETCH_WINDOW.format(topic_id, partition, base_offset)
 
 

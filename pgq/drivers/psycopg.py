@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -28,6 +28,7 @@ from pgq.drivers.threads import Deadline
 
 _SETUP_S = 10.0
 """How long the first statements may take where logging in may take for ever."""
+_PIECE_BYTES = 65_536
 
 
 class Connection:
@@ -55,13 +56,36 @@ class Connection:
         with translating(), psycopg.RawCursor(self._raw, row_factory=tuple_row) as cursor:
             cursor.execute(sql)
 
-    def copy_in(self, table: str, columns: tuple[str, ...], file: Iterable[bytes]) -> None:
-        """Run COPY into a table of schema pgq_log with a binary file, given in pieces."""
+    def copy_in(self, table: str, columns: tuple[str, ...], file: Iterable[bytes], *, freeze: bool = False) -> None:
+        """Run COPY into a table of schema pgq_log with a binary file, given in pieces.
+
+        Args:
+            freeze: every snapshot shows the rows at once. For a table that the open transaction has made.
+        """
         names = ", ".join(f'"{column}"' for column in columns)
-        sql = f'copy pgq_log."{table}" ({names}) from stdin (format binary)'
+        options = "format binary, freeze" if freeze else "format binary"
+        sql = f'copy pgq_log."{table}" ({names}) from stdin ({options})'
         with translating(), psycopg.RawCursor(self._raw) as cursor, cursor.copy(sql) as copy:
             for piece in file:
                 copy.write(piece)
+
+    def copy_out(self, query: str) -> Iterator[bytes]:
+        """Yield the rows of a query as a binary file, in pieces of some 64 kB. For psycopg only."""
+        pieces: list[bytes] = []
+        size = 0
+        with (
+            translating(),
+            psycopg.RawCursor(self._raw) as cursor,
+            cursor.copy(f"copy ({query}) to stdout (format binary)") as copy,
+        ):
+            for row in copy:
+                pieces.append(bytes(row))
+                size += len(row)
+                if size >= _PIECE_BYTES:
+                    yield b"".join(pieces)
+                    pieces.clear()
+                    size = 0
+        yield b"".join(pieces)
 
     def commit(self) -> bool:
         """Commit; return False if the server warned: it has committed, but not waited for its standbys to the end."""

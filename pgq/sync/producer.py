@@ -443,6 +443,10 @@ class Producer(Client):
                 f"record of {size} bytes is over max.message.bytes ({known.max_message_bytes}) of topic"
                 f" {known.topic!r}: send less, or raise it with alter_topic_config"
             )
+        if key is None and known.needs_key:
+            raise errors.InvalidRecordError(
+                f"topic {known.topic!r} is compacted and takes no record without a key: give one"
+            )
         if partition is not None:
             return check_partition(known.topic, partition, len(known.partition_ids)), size
         if key is None:
@@ -475,7 +479,7 @@ class Producer(Client):
                 if self._side_connection is None or self._side_connection.closed:
                     self._side_connection = connect_checked(self._dsn)
                 rows = self._side_connection.fetch(statements.TOPIC_METADATA, topic)
-                topic_id, partition_ids, max_message_bytes, compression_type, after_max_ms = rows[0]
+                topic_id, partition_ids, max_message_bytes, compression_type, after_max_ms, needs_key = rows[0]
                 known = TopicMetadata(
                     topic,
                     topic_id,
@@ -483,6 +487,7 @@ class Producer(Client):
                     max_message_bytes,
                     compression_type,
                     after_max_ms,
+                    needs_key,
                     time.monotonic(),
                 )
                 if compression_type not in self._codecs:

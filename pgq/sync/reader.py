@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from pgq import errors
 from pgq.core import records, statements
@@ -17,6 +18,8 @@ from pgq.drivers.threads import Deadline, Mutex
 from pgq.serde import deserializer
 from pgq.sync.client import Client
 from pgq.types import ConsumerRecord, Deserializer, OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
+
+logger = logging.getLogger("pgq")
 
 _ASK_EVERY_S = 0.1
 """How long a full window is taken for a sign that more is there, without a look at log start and log end."""
@@ -42,6 +45,13 @@ def check_at_least(least: int, **options: float) -> None:
     for name, given in options.items():
         if not isinstance(given, int | float) or isinstance(given, bool) or not given >= least:
             raise errors.InvalidRequestError(f"{name} must be {least:,} or more, not {given!r}")
+
+
+class _Lost(NamedTuple):
+    """A segment that could not be read."""
+
+    base_offset: int
+    error: errors.PgqError
 
 
 class Reader(Client):
@@ -162,7 +172,10 @@ class Reader(Client):
         rows = []
         if base is not None:
             window = statements.fetch_window(state.topic_id, state.tp.partition, base)
-            rows = connection.fetch(window, offset, offset + 1)
+            try:
+                rows = connection.fetch(window, offset, offset + 1, 1)
+            except errors.UnknownTopicError:
+                return  # deleted meanwhile
         if not rows or tuple(rows[0]) != state.last:
             state.truncated = True
 
@@ -270,6 +283,8 @@ class Reader(Client):
             # "latest" would skip what came before the group knew of the partition
             found |= self.beginning_offsets(added)
         for state in states:
+            if isinstance(error, errors.OffsetOutOfRangeError):
+                logger.warning("%s goes on at offset %d: %s", state.tp, found[state.tp], error)
             state.added = False
             state.begin(found[state.tp])
             state.truncated = False
@@ -371,13 +386,24 @@ class Reader(Client):
         state.mean_bytes = records.mean_bytes(rows, state.mean_bytes)
 
     def _window(self, state: PartitionState, position: int, limit: int) -> list[Any]:
-        """Return rows from the position on, as far as its segment goes; none if it has no segment yet."""
-        if not state.segment.base_offset <= position < state.segment.end_offset:
-            base, end = (self._fetch(statements.SEGMENT_AT, state.partition_id, position))[0]
-            if base is None:
-                return []
-            state.segment = Segment(base, end, statements.fetch_window(state.topic_id, state.tp.partition, base))
-        return self._fetch(state.segment.window, position, min(position + limit, state.segment.end_offset))
+        """Return up to `limit` rows from the position on, as far as its segment goes; none if it has no segment."""
+        lost: _Lost | None = None
+        while True:
+            if not state.segment.base_offset <= position < state.segment.end_offset:
+                base, end = (self._fetch(statements.SEGMENT_AT, state.partition_id, position))[0]
+                if base is None:
+                    if lost is not None:
+                        state.holes = REREADS  # no need to wait for what was there a moment ago
+                    return []
+                if lost is not None and base == lost.base_offset:
+                    raise lost.error
+                state.segment = Segment(base, end, statements.fetch_window(state.topic_id, state.tp.partition, base))
+            try:
+                return self._fetch(state.segment.window, position, state.segment.end_offset, limit)
+            except (errors.UnknownTopicError, errors.DatabaseError) as error:
+                # retention has dropped it, or compaction has put it together with the one before: look again
+                lost = _Lost(state.segment.base_offset, error)
+                state.segment = Segment(0, 0, "")
 
     def _secure(self, states: list[tuple[PartitionState, bool]], session: Any) -> list[PartitionState]:
         """See that what was read so far is flushed, by as many servers as the topic asks for; return where it is not.
@@ -413,13 +439,20 @@ class Reader(Client):
         if rows and rows[0][0] == position:
             count = records.deliverable(rows, position, state.decided)
             return rows if count == len(rows) else rows[:count]
-        # the record at the position is missing: not committed yet, rolled back, or deleted
+        # the record at the position is missing: not committed yet, rolled back, compacted, or deleted
         if position >= state.decided and state.holes < REREADS:
             state.holes += 1
             return []
-        next_offset, state.decided = (self._fetch(statements.SETTLE, state.partition_id, position))[0]
-        if state.decided <= position or self._secure([(state, True)], session):
+        if position < state.decided and state.segment.base_offset <= position < state.segment.end_offset:
+            # its segment is there and it is decided, so it was rolled back or compacted
+            first = rows[0][0] if rows else state.segment.end_offset
+            state.advance(min(first, state.decided))
+            return rows[: records.deliverable(rows, first, state.decided)] if first < state.decided else []
+        next_offset, decided = (self._fetch(statements.SETTLE, state.partition_id, position))[0]
+        if decided <= position or self._secure([(state, True)], session):
             return []
+        # only now: after a failover the offsets of a hole that too few servers knew of are given out again
+        state.decided = decided
         rows = self._window(state, next_offset, limit)
         if next_offset < state.decided and (not rows or rows[0][0] != next_offset):
             return []  # it was there a moment ago: deleted meanwhile. The position stays, so that this is seen

@@ -52,6 +52,9 @@ begin
         union all select r.oid from part p join relation r on r.name in (p.name, p.sequence_name)
         union all select r.oid from segment s join relation r on r.name = s.name
         union all select u.oid from unlisted u
+        -- what a compaction makes, or has left and drops next time
+        union all select r.oid from relation r join part p on p.name = substring(r.name from '^(t\d+_p\d+)_s\d+_compacting$')
+                   where r.kind = 'r' and r.parent is null
     )
     -- topics
     select t.name, null::int, format('it is still in state %s', t.state),

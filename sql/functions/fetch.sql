@@ -2,7 +2,7 @@
 --
 -- topic, partition  where
 -- "offset"          the first to return; go on from the last one returned + 1
--- max_records       the width of the window of offsets that is read, so the most that is returned
+-- max_records       the most that is returned
 -- returns records below the high watermark, and beyond it the unbroken run. Nothing when there is nothing to read yet,
 --                   and, with min.insync.replicas, while too few servers have what there is
 -- transaction       READ COMMITTED only. What is returned, and stepped over, survives a crash of the server; up to
@@ -19,6 +19,9 @@ declare
     part pgq.partition := pgq._partition(topic, partition);
     low bigint := "offset";
     high bigint;
+    stop bigint;
+    more int := max_records;
+    returned int;
     last_offset constant bigint := 9223372036854775807;
     run record;
     segment record;
@@ -33,25 +36,42 @@ begin
                                                pgq._next_offset(part.sequence));
     end if;
     perform pgq._check_fetch(part.topic_id);
-    max_records := least(max_records, last_offset - low);
-    -- a window without a hole needs no watermark. Re-read at a hole: most are filled within milliseconds
-    for attempt in 1 .. 3 loop
-        run := pgq._run(part.partition_id, low, low + max_records);
-        exit when run.run_end = run.window_end;
-    end loop;
-    high := run.run_end;
-    if run.run_end is distinct from run.window_end then
-        select s.next_offset, s.high_watermark into low, high from pgq._settle(part.partition_id, low) s;
-        -- what lies below the watermark, and the unbroken run from there
-        high := (pgq._run(part.partition_id, greatest(low, high), low + max_records)).run_end;
-    end if;
-    if high > low and not pgq._reads_are_safe(part.partition_id) then
-        return;
-    end if;
-    for segment in select * from pgq._segments_between(part.partition_id, low, least(high, low + max_records)) loop
-        return query execute format('select partition, "offset", "timestamp", key, value, header_keys, header_values, codec'
-            ' from %s where "offset" >= $1 and "offset" < $2 order by "offset"', segment.relation)
-            using segment.low, segment.high;
+    stop := low + least(max_records, last_offset - low);
+    for attempt in 1 .. 5 loop
+        begin
+            -- a window without a hole needs no watermark. Re-read at a hole: most are filled within milliseconds
+            for reread in 1 .. 3 loop
+                run := pgq._run(part.partition_id, low, stop);
+                exit when run.run_end = run.window_end;
+            end loop;
+            high := run.run_end;
+            if run.run_end is distinct from run.window_end then
+                select s.next_offset, s.high_watermark into low, high from pgq._settle(part.partition_id, low) s;
+                -- what lies below the watermark, however far apart, and the unbroken run from there
+                stop := greatest(high, low + least(more, last_offset - low));
+                high := (pgq._run(part.partition_id, greatest(low, high), stop)).run_end;
+            end if;
+            if high > low and not pgq._reads_are_safe(part.partition_id) then
+                return;
+            end if;
+            for segment in select * from pgq._segments_between(part.partition_id, low, least(high, stop)) loop
+                return query execute format('select partition, "offset", "timestamp", key, value, header_keys, header_values, codec'
+                    ' from %s where "offset" >= $1 and "offset" < $2 order by "offset" limit $3', segment.relation)
+                    using segment.low, segment.high, more;
+                get diagnostics returned = row_count;
+                more := more - returned;
+                exit when more = 0;
+                low := segment.high;
+            end loop;
+            exit;
+        exception when undefined_table or internal_error then
+            -- a segment went away while this waited for it or looked for it: with its topic, by retention, or because
+            -- compaction has put it together with another one. What was returned so far stays
+            perform pgq._partition(topic, partition);
+            if attempt = 5 then
+                raise;
+            end if;
+        end;
     end loop;
     -- after the rows and with a later snapshot
     select p.log_start_offset into start_offset from pgq.partition p where p.partition_id = part.partition_id;
@@ -59,9 +79,5 @@ begin
         perform pgq._raise_offset_out_of_range(part.partition_id, "offset", start_offset,
                                                pgq._next_offset(part.sequence));
     end if;
-exception when undefined_table then
-    -- a segment went away while this waited for it or looked for it
-    perform pgq._partition(topic, partition);
-    raise;
 end
 $$;

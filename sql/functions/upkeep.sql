@@ -1,5 +1,5 @@
 -- Do what is due for a partition's segments: make the next one when the last is half used, roll the active one when it
--- reached 1.25 times segment.bytes.
+-- reached 1.25 times segment.bytes, or when its last record's timestamp is segment.ms later than its first one's.
 --
 -- partition_id     the partition
 -- lock_timeout_ms  how long a roll may wait for open transactions; raise it from 10 to some 200 while it says 'busy'
@@ -18,6 +18,7 @@ declare
     next_offset bigint;
     last pgq.segment;
     active pgq.segment;
+    leaf text;
 begin
     select p.* into part from pgq.partition p where p.partition_id = upkeep.partition_id;
     if not found then
@@ -31,9 +32,10 @@ begin
     if not found then
         return 'done';
     end if;
+    leaf := pgq._segment_name(part.topic_id, part.partition, active.base_offset);
     if next_offset < active.end_offset
-       and pg_total_relation_size(to_regclass(format('pgq_log.t%s_p%s_s%s', part.topic_id, part.partition, active.base_offset)))
-           >= 1.25 * pgq._config_value(part.topic_id, 'segment.bytes')::bigint then
+       and (pg_total_relation_size(to_regclass(leaf)) >= 1.25 * pgq._segment_bytes(part.topic_id)
+            or pgq._segment_span_ms(leaf) > pgq._config_value(part.topic_id, 'segment.ms')::bigint) then
         if last.base_offset > active.base_offset then
             return case when pgq._roll_segment(partition_id, lock_timeout_ms) then 'rolled' else 'busy' end;
         end if;
@@ -44,7 +46,7 @@ begin
     perform pgq._make_segment(partition_id, last.end_offset);
     return 'made';
 exception
-    when lock_not_available then
+    when lock_not_available or deadlock_detected then
         return 'busy';
     when undefined_table or internal_error then
         -- "could not open relation": the topic was deleted while this looked at it

@@ -8,7 +8,9 @@ import json
 import os
 import pty
 import subprocess
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -16,7 +18,7 @@ import pytest
 
 from pgq import Admin, Producer
 from tests.acceptance.test_cli import PGQ, environment, refusal, run
-from tests.plugins.sessions import Connection, value
+from tests.plugins.sessions import Connection, rows, value
 
 PARTITION_COLUMNS = (
     "partition,log_start_offset,high_watermark,log_end_offset,records,bytes,segments,producers,producer_pid,"
@@ -151,6 +153,11 @@ def test_what_is_there_and_what_is_not(dsn: str) -> None:
         ["alter", "orders", "-c", "a=1", "--delete-config", "a"],
         ["list", "-o", "xml"],
         ["add-partitions", "orders"],
+        ["trim", "orders"],
+        ["trim", "orders", "--to-latest", "--older-than", "7d"],
+        ["trim", "orders", "--to-offset", "1"],
+        ["trim", "orders", "--to-offset", "-1", "-p", "0"],
+        ["trim", "orders", "--to-datetime", "yesterday"],
     ],
     ids=" ".join,
 )
@@ -204,3 +211,69 @@ def test_topics_complete_themselves(dsn: str) -> None:
 
     assert complete(dsn) == ["orders", "orders.late"]
     assert complete("host=127.0.0.1 port=1") == []
+
+
+DAY_MS = 86_400_000
+TRIM_COLUMNS = ["PARTITION", "LOG_START_OFFSET", "NEW_LOG_START_OFFSET", "RECORDS"]
+
+
+@pytest.fixture
+def days(dsn: str) -> str:
+    """Topic orders of two partitions: in 0 a record each of 9 to 0 days ago, in 1 one of today."""
+    now = int(time.time() * 1000)
+    with Admin(dsn) as admin, Producer(dsn) as producer:
+        admin.create_topic("orders", 2)
+        for age in range(9, -1, -1):
+            producer.send("orders", b"x", partition=0, timestamp_ms=now - age * DAY_MS)
+        producer.send("orders", b"x", partition=1)
+    return dsn
+
+
+def trimmed(dsn: str, *arguments: str) -> list[tuple[int, int, int, int]]:
+    """What a command says that it has deleted."""
+    done = run("topic", "trim", "orders", *arguments, "--yes", "-o", "json", PGQ_DSN=dsn)
+    assert done.returncode == 0, done.stderr
+    assert "PQ" not in done.stderr
+    return [tuple(row.values()) for row in json.loads(done.stdout)]
+
+
+def starts(conn: psycopg.Connection[Any]) -> list[int]:
+    return [start for (start,) in rows(conn, "select log_start_offset from pgq.partition_status order by partition")]
+
+
+def test_trim_shows_what_would_go_and_asks(days: str, conn: psycopg.Connection[Any]) -> None:
+    done = run("topic", "trim", "orders", "--older-than", "60h", PGQ_DSN=days)
+    header, *lines = done.stdout.splitlines()
+    assert done.returncode == 2
+    assert "--yes" in done.stderr
+    assert header.split() == TRIM_COLUMNS
+    assert [line.split() for line in lines] == [["0", "0", "7", "7"], ["1", "0", "0", "0"]]
+    code, shown = in_terminal("n", "topic", "trim", "orders", "--older-than", "P2DT12H", PGQ_DSN=days)
+    assert code == 1
+    assert "Delete 7 records of 1 partition of topic orders?" in shown
+    assert starts(conn) == [0, 0]
+    code, shown = in_terminal("y", "topic", "trim", "orders", "--older-than", "P2DT12H", PGQ_DSN=days)
+    assert (code, starts(conn)) == (0, [7, 0])
+    assert "deleted 7 records of 1 partition of topic orders" in shown
+
+
+def test_trim_to_an_offset_a_time_and_the_end(days: str, conn: psycopg.Connection[Any]) -> None:
+    assert trimmed(days, "--to-offset", "2", "-p", "0") == [(0, 0, 2, 2)]
+    assert starts(conn) == [2, 0]
+    then = datetime.now(UTC) - timedelta(days=4, hours=12)
+    assert trimmed(days, "--to-datetime", then.isoformat()) == [(0, 2, 5, 3), (1, 0, 0, 0)]
+    assert trimmed(days, "--to-datetime", then.replace(tzinfo=None).isoformat(), "-p", "0") == [(0, 5, 5, 0)]
+    done = run("topic", "trim", "orders", "--to-offset", "3", "-p", "0", PGQ_DSN=days)
+    assert (done.returncode, done.stderr) == (0, "nothing to delete\n")
+    assert trimmed(days, "--to-latest", "-p", "1") == [(1, 0, 1, 1)]
+    assert trimmed(days, "--to-latest")[0][2] == 10
+    assert starts(conn) == [10, 1]
+
+
+def test_trim_refuses_what_cannot_be(days: str, conn: psycopg.Connection[Any]) -> None:
+    assert "11 is out of range" in refusal("topic", "trim", "orders", "--to-offset", "11", "-p", "0", PGQ_DSN=days)
+    assert "nowhere" in refusal("topic", "trim", "nowhere", "--to-latest", PGQ_DSN=days)
+    assert "7" in refusal("topic", "trim", "orders", "--to-latest", "-p", "7", PGQ_DSN=days)
+    for duration in ("soon", "-7d"):
+        assert duration in refusal("topic", "trim", "orders", "--older-than", duration, PGQ_DSN=days)
+    assert starts(conn) == [0, 0]

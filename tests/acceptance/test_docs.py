@@ -1,8 +1,10 @@
 """What the documentation says is true: its examples run, and its tables are those of the code.
 
 Blocks of a page run in order, in one Python namespace, on a database of the page's own that PGQ_DSN names. Fences:
-python; sql (through psql, as a reader would); console, of which lines `$ pgq …` run, but for `pgq dev`. Anything else,
-such as sh and text, is for reading.
+python; sql (through psql, as a reader would); sh; console, of which lines that begin with `$ ` run. Of the latter two,
+lines are left out that export the DSN of a server that is not ours, or start what does not end. Every other block
+stands in NOT_RUN with a reason, which mostly is the test that does run it. A new block that neither runs nor stands
+there fails.
 """
 
 from __future__ import annotations
@@ -13,33 +15,100 @@ import inspect
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 import pgq
-from pgq import errors
+from pgq import errors, schema
 from pgq.cli.dev import dev
+from pgq.cli.serve import serve
 from pgq.config import Settings
+from pgq.embedded import EmbeddedServer
 from pgq.schema.files import sql_folder
-from pgq.telemetry import PRODUCER_METRICS
+from pgq.telemetry import PRODUCER_METRICS, SERVICE_METRICS
 
 ROOT = Path(pgq.__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "docs" / "tutorial.md",
-    ROOT / "docs" / "howto" / "consumer-groups.md",
-    ROOT / "docs" / "howto" / "hot-keys.md",
-    ROOT / "docs" / "howto" / "outbox.md",
-    ROOT / "docs" / "howto" / "replication.md",
-    *sorted(REFERENCE.glob("*.md")),
-]
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
+
+# Pages with commands of a superuser: they run on a server of their own.
+OWN_SERVER = {"docs/howto/doctor.md", "docs/howto/move.md", "docs/reference/roles.md"}
+
+INSTALLS = "downloads from an index; test_wheel.py installs the wheel"
+CLASH = "pip, in an environment of its own; test_name_clash.py"
+DEV = "runs until Ctrl-C; test_dev.py"
+OUTPUT = "output"
+# Page -> the beginnings of blocks that do not run here -> why.
+NOT_RUN: dict[str, dict[str, str]] = {
+    "README.md": {
+        "make demo": "make itself; test_demo.py",
+        "pip install": INSTALLS,
+        'select "timestamp"': "the same query on the topic of `make demo`: test_demo.py, test_sql_page.py",
+    },
+    "docs/sql.md": {"": "test_sql_page.py runs each, and looks at the answer"},
+    "docs/tutorial.md": {"pip install": INSTALLS, "$ pgq dev": DEV},
+    "docs/howto/consumer-groups.md": {"export PGQ_DIRECT_DSN": "an address; test_pooler.py"},
+    "docs/howto/doctor.md": {"*/10 * * * *": "a line of a crontab, and mail; test_cli_doctor.py"},
+    "docs/howto/install.md": {
+        "pip install pgq-log": INSTALLS,
+        "schema pgq exists and was not made": "output; test_fresh_install.py",
+        "pip uninstall": CLASH,
+    },
+    "docs/howto/move.md": {
+        "pg_ctl": "two servers of two versions; test_restore.py::test_pg_upgrade",
+        "select pgq._cover_offset": "two servers; test_restore.py::test_logical_replication",
+        "create publication": "the same",
+        "create subscription": "the same",
+    },
+    "docs/howto/outbox.md": {"from django.db": "a view of a Django project; test_outbox_connections.py"},
+    "docs/howto/replication.md": {
+        "docker compose": "Docker; test_compose.py",
+        "pgq dev": DEV,
+        "synchronous_standby_names": OUTPUT,
+    },
+    "docs/howto/service.md": {
+        "export PGQ_DSN": "runs until it is ended; test_cli_serve.py",
+        "pgq serves": OUTPUT,
+        "[Unit]": "systemd is not everywhere; test_cli_serve.py runs its command",
+        "docker build": "Docker; test_compose.py builds the image and runs it",
+        "@asynccontextmanager": "FastAPI is none of the dependencies; test_maintenance.py",
+        "class Command": "runs until it is ended, in a Django project; test_maintenance.py",
+        "*/5 * * * *": "a line of a crontab; test_cli_maintain.py",
+        "scrape_configs": "Prometheus; test_yaml_is_yaml",
+        "groups:": "Prometheus; test_yaml_is_yaml, and the metrics are those of test_metrics_of_the_service",
+    },
+    "docs/howto/testcontainers.md": {
+        "pip install": INSTALLS,
+        "#": "test_container.py runs it under pytest",
+        "[tool.pytest": "settings of pytest; test_testing.py",
+    },
+    "docs/howto/testing.md": {
+        "pip install": INSTALLS,
+        "#": "test_testing.py runs it under pytest",
+        "def test_an_order_is_billed": "FastAPI is none of the dependencies; test_testing.py",
+        "[tool.pytest": "settings of pytest; test_testing.py",
+        "services:": "of GitHub; test_yaml_is_yaml",
+    },
+    "docs/reference/cli.md": {
+        "CHECK ": OUTPUT,
+        "pgq produce flights flights.csv.gz": "tail -f does not end; test_cli_produce.py",
+    },
+    "docs/reference/roles.md": {"create role pgq_reader": "what `pgq db roles` has done already; test_roles.py"},
+    "docs/reference/sql.md": {"pgq.": "signatures; test_sql_functions_and_their_signatures"},
+}
+LEFT_OUT = re.compile(r"export PGQ_(DIRECT_)?DSN=|pgq (serve|dev)\b|tail -f|pgq consume .*-f\b")
+# What commands find in their folder.
+FILES = {"flights.csv": "carrier,origin,dest\nUA,JFK,BOS\nAA,JFK,LAX\nUA,EWR,ORD\n"}
+
 PGQ = (sys.executable, "-c", "from pgq.cli import app; app()")
 TYPES = {"timestamp with time zone": "timestamptz", "integer": "int"}
 
@@ -54,14 +123,36 @@ class Block:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.page.relative_to(ROOT)}, line {self.line}"
+        return f"{name_of(self.page)}, line {self.line}"
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
 
 
 def blocks(page: Path) -> list[Block]:
-    """The fenced blocks of a page, in order."""
+    """The fenced blocks of a page, in order; those of a list are indented."""
     text = page.read_text(encoding="utf-8")
-    found = re.finditer(r"^```(\w*)[^\n]*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    return [Block(page, text.count("\n", 0, m.start()) + 1, m[1], m[2]) for m in found]
+    found = re.finditer(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE)
+    return [Block(page, text.count("\n", 0, m.start()) + 1, m[2], textwrap.dedent(m[3])) for m in found]
+
+
+def reasons(block: Block) -> list[str]:
+    """Why a block does not run: what NOT_RUN says."""
+    why = NOT_RUN.get(name_of(block.page), {})
+    return [reason for beginning, reason in why.items() if block.text.startswith(beginning)]
+
+
+def commands(block: Block) -> list[str]:
+    """What a shell runs of a block."""
+    match block.language:
+        case "console":
+            lines = re.findall(r"^\$ (.*)$", block.text, re.MULTILINE)
+            return [line for line in lines if not LEFT_OUT.match(line)]
+        case "sh":
+            script = "".join(line for line in block.text.splitlines(keepends=True) if not LEFT_OUT.match(line))
+            return [script] if script.strip() else []
+    return []
 
 
 def run_python(block: Block, namespace: dict[str, Any]) -> None:
@@ -75,26 +166,108 @@ def run_python(block: Block, namespace: dict[str, Any]) -> None:
 
 def run_program(block: Block, command: list[Any], text: str = "") -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, input=text, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{block}: {done.stdout}{done.stderr}"
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, env=environment, text=True, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, start_new_session=True
+    ) as process:
+        try:
+            output, _ = process.communicate(text)
+        except BaseException:  # what a shell has started would outlive it
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert process.returncode == 0, f"{block}: {output}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_example_runs(page: Path, dsn: str, psql: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PGQ_DSN", dsn)
+@pytest.fixture
+def page_dsn(request: pytest.FixtureRequest, page: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The DSN of the page's database; where it takes a superuser, PostgreSQL's own programs are one."""
+    if name_of(page) not in OWN_SERVER:
+        dsn: str = request.getfixturevalue("dsn")
+        return dsn
+    server: EmbeddedServer = request.getfixturevalue("own_server")
+    with psycopg.connect(server.dsn(), autocommit=True) as superuser:
+        superuser.execute("create role app login createrole in role pg_monitor")
+        superuser.execute("create role billing")
+        superuser.execute("create database app owner app")
+    for key, setting in conninfo_to_dict(server.dsn("app")).items():
+        monkeypatch.setenv({"dbname": "PGDATABASE"}.get(key, f"PG{key.upper()}"), str(setting))
+    monkeypatch.setenv("OLD", server.dsn("app", user="app"))
+    monkeypatch.setenv("NEW", server.dsn("new", user="app"))
+    schema.upgrade(server.dsn("app", user="app"))
+    return server.dsn("app", user="app")
+
+
+def clear_new(block: Block) -> None:
+    """Let each block of docs/howto/move.md find a database `new` that is empty, or none if the block makes it."""
+    if "$NEW" in block.text:
+        with psycopg.connect("", autocommit=True) as superuser:
+            superuser.execute("drop database if exists new")
+            if "createdb" not in block.text:
+                superuser.execute("create database new owner app")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name_of)
+def test_every_example_runs(
+    page: Path, page_dsn: str, psql: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    program = tmp_path / "bin" / "pgq"
+    program.parent.mkdir()
+    # `pgq doctor` warns here: what it looks at is a server for tests
+    program.write_text(f'#!/bin/sh\n{shlex.join(PGQ)} "$@"\ncode=$?\n[ "$1$code" = doctor1 ] || exit $code\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", os.pathsep.join([str(program.parent), str(psql.parent), os.environ["PATH"]]))
+    monkeypatch.setenv("PGQ_DSN", page_dsn)
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):
+        if reasons(block):
+            continue
         match block.language:
             case "python":
                 run_python(block, namespace)
             case "sql":
-                run_program(block, [psql, dsn, "-X", "-q", "-v", "ON_ERROR_STOP=1"], block.text)
-            case "console":
-                for command in re.findall(r"^\$ (pgq .*)$", block.text, re.MULTILINE):
-                    _, *arguments = shlex.split(command, comments=True)
-                    if arguments[0] != "dev":
-                        run_program(block, [*PGQ, *arguments])
+                run_program(block, [psql, page_dsn, "-X", "-q", "-v", "ON_ERROR_STOP=1"], block.text)
+            case _:
+                clear_new(block)
+                for command in commands(block):
+                    run_program(block, ["bash", "-euo", "pipefail", "-c", command])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_block_runs_or_has_a_reason_not_to(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert len(re.findall(r"^ *(```|~~~)", text, re.MULTILINE)) == 2 * len(blocks(page)), "a fence was overlooked"
+    for block in blocks(page):
+        runs = block.language in ("python", "sql") or bool(commands(block))
+        assert runs or reasons(block), f"{block}: let the block run, or say in NOT_RUN why not"
+
+
+def test_reasons_are_those_of_blocks_that_are_there() -> None:
+    beginnings = {(page, beginning) for page, why in NOT_RUN.items() for beginning in why}
+    texts = [(name_of(page), block.text) for page in PAGES for block in blocks(page)]
+    assert {(p, b) for p, b in beginnings if not any(page == p and text.startswith(b) for page, text in texts)} == set()
+    files = {file.name for file in (ROOT / "tests").rglob("test_*.py")}
+    assert set(re.findall(r"test_\w+\.py", str(NOT_RUN))) <= files
+
+
+def test_tests_that_hold_a_promise_are_there() -> None:
+    text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", text)
+    assert len(named) > 50
+    for path, name in named:
+        file = ROOT / path if path.startswith(("alembic/", "pgq/")) else ROOT / "tests" / path
+        assert file.is_file(), path
+        assert not name or re.search(rf"^ *(async )?def {name}\(", file.read_text(), re.MULTILINE), f"{path}::{name}"
+
+
+def test_yaml_is_yaml() -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML is none of the dependencies")
+    for page in PAGES:
+        for block in blocks(page):
+            if block.language == "yaml":
+                assert isinstance(yaml.safe_load(block.text), dict), str(block)
 
 
 def test_pages_have_examples() -> None:
@@ -216,6 +389,25 @@ def test_options_of_the_clients(heading: str, client: type[Any]) -> None:
 def test_metrics_of_a_producer() -> None:
     rows = table(REFERENCE / "configuration.md", "Metric")
     assert rows == {m.name: [f"`{m.name}`", m.kind, m.unit, m.description] for m in PRODUCER_METRICS}
+
+
+def test_metrics_of_the_service() -> None:
+    rows = table(REFERENCE / "metrics.md", "Metric")
+    assert rows == {
+        m.name: [f"`{m.name}`", m.kind, m.unit or "-", ", ".join(m.labels) or "-", m.description]
+        for m in SERVICE_METRICS
+    }
+
+
+def test_options_of_serve() -> None:
+    rows = table(REFERENCE / "cli.md", "Option of `pgq serve`")
+    parameters = inspect.signature(serve).parameters
+    assert list(rows) == ["--" + name.replace("_", "-") for name in parameters]
+    for name, parameter in parameters.items():
+        _, variable, default, _ = rows["--" + name.replace("_", "-")]
+        if name != "dsn":
+            assert variable == f"`PGQ_SERVE_{name.upper()}`"
+            assert default == str(parameter.default)
 
 
 def test_variables_of_the_environment() -> None:

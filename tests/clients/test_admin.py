@@ -21,12 +21,18 @@ from tests.plugins.sessions import Connection, rows, value
 from .conftest import Clients, read
 
 DEFAULTS = {
+    "cleanup.policy": "delete",
     "compression.type": "producer",
+    "delete.retention.ms": 86400000,
     "max.message.bytes": 1048576,
     "message.timestamp.after.max.ms": 3600000,
     "message.timestamp.type": "CreateTime",
+    "min.compaction.lag.ms": 0,
     "min.insync.replicas": 1,
+    "retention.bytes": 1073741824,
+    "retention.ms": 604800000,
     "segment.bytes": 134217728,
+    "segment.ms": 604800000,
 }
 
 

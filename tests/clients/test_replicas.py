@@ -326,6 +326,32 @@ async def test_nothing_is_shown_that_a_failover_could_take_back(
         assert seen == [b"1", b"2"]
 
 
+async def test_a_hole_that_only_the_leader_knows_is_not_stepped_over(
+    clients: Clients, cluster: EmbeddedCluster, boss: Connection, topic: str
+) -> None:
+    """With min.insync.replicas = 2: after a failover its offsets would be given out again, behind the reader."""
+    call(boss, "alter_topic_config", name=topic, config=json.dumps({"min.insync.replicas": 2}))
+    tp = TopicPartition(topic, 0)
+    async with clients.producer(**QUICK) as producer, clients.consumer(auto_offset_reset="none") as consumer:
+        await consumer.assign([tp])
+        await consumer.seek(tp, 0)
+        await producer.send_and_wait(topic, b"1", partition=0)
+        assert [r.value for r in await read(consumer, 1)] == [b"1"]
+        for follower in cluster.followers.values():
+            follower.pause()
+        with boss.transaction(force_rollback=True):
+            for _ in range(60):
+                boss.execute("select pgq.produce(%s, 'undone', partition => 0)", [topic])
+        for _ in range(8):
+            assert await consumer.getmany(timeout_ms=100) == {}
+            assert await consumer.position(tp) == 1
+        for follower in cluster.followers.values():
+            follower.resume()
+        while await consumer.position(tp) == 1:
+            assert await consumer.getmany(timeout_ms=100) == {}
+        assert await consumer.position(tp) == 61
+
+
 STUCK_MEMBER = """
 import sys, pgq
 consumer = pgq.Consumer("orders", dsn=sys.argv[1], group_id="g", session_timeout_ms=1000, enable_auto_commit=False)

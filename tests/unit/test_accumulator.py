@@ -43,7 +43,7 @@ def add(
 ) -> tuple[Batch, PartitionBatch, int, bool]:
     """Buffer a record; partition 7 of topic 2 has the id 2007."""
     partition_ids = tuple(range(topic_id * 1000, topic_id * 1000 + 1000))
-    known = TopicMetadata(f"topic {topic_id}", topic_id, partition_ids, 1_048_576, "producer", 3_600_000, 0.0)
+    known = TopicMetadata(f"topic {topic_id}", topic_id, partition_ids, 1_048_576, "producer", 3_600_000, False, 0.0)
     return buffer.add(known, partition, record, size, acks)
 
 

@@ -30,7 +30,8 @@ begin
            array_agg(m.max_message_bytes) as limits, array_agg(floor(random() * cardinality(m.partition_ids))::int) as stickies,
            array_agg(m.timestamp_after_max_ms) as aheads,
            array_agg(pgq._config_value(m.topic_id, 'message.timestamp.type') = 'LogAppendTime') as stamped,
-           max(pgq._config_value(m.topic_id, 'min.insync.replicas')::int) as replicas
+           max(pgq._config_value(m.topic_id, 'min.insync.replicas')::int) as replicas,
+           array_agg(t.topic) filter (where m.needs_key) as keyed
       into known
       from (select distinct t.topic from unnest(topics) t (topic)) t, pgq._topic_metadata(t.topic) m;
     if known.replicas > 1 and current_setting('synchronous_commit') not in ('off', 'local') then
@@ -51,6 +52,10 @@ begin
      limit 1;
     if found then
         perform pgq._raise_unknown_partition(bad.topic, bad.partition);
+    end if;
+    if known.keyed is not null then
+        perform pgq._raise_missing_key(r.topic) from unnest(topics, keys) r (topic, key)
+          where r.key is null and r.topic = any (known.keyed);
     end if;
     -- what is wrong with a record is found here and told there
     perform pgq._check_record(r.value, r.key, h.keys, h.values, r."timestamp", k.limit_bytes, k.ahead_ms)

@@ -80,7 +80,9 @@ $procedure$,
         topic.name,
         case when one then ids[1]::text else 'id' end,
         case when one then format('t%s_p0', topic_id) else format('t%s', topic_id) end,
-        concat(case when stamped then '"timestamp" := null; ' end,
+        concat(case when pgq._config_value(topic_id, 'cleanup.policy') like '%compact%'
+                    then format('if key is null then perform pgq._raise_missing_key(%L); end if; ', topic.name) end,
+               case when stamped then '"timestamp" := null; ' end,
                case when replicas > 1 then format($$if pg_catalog.current_setting('synchronous_commit') operator(pg_catalog.<>) all ('{off,local}'::pg_catalog.text[])
                                                   then perform pgq._check_replicas(%s); end if;$$, replicas) end),
         case when stamped then 'null' else pgq._config_value(topic_id, 'message.timestamp.after.max.ms') end,

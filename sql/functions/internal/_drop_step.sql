@@ -28,6 +28,7 @@ begin
         exit when segments > 50;
         -- waits for transactions that commit offsets for it, which hold it by their foreign key
         perform from pgq.partition p where p.partition_id = part.partition_id for update;
+        perform pgq._drop_compaction_copies(part.partition_id, null);
         delete from pgq.committed_offset c where c.partition_id = part.partition_id;
         delete from pgq.skipped_range r where r.partition_id = part.partition_id;
         delete from pgq.partition p where p.partition_id = part.partition_id;

@@ -14,14 +14,14 @@ declare
     anybody constant text[] := '{schema_version,list_topics,describe_topic,_topic_metadata,partition_for_key,murmur2,crc32,compound_key,'
                               'compound_keys,split_compound_key,_raise_unknown_partitioner,_check_sub_keys,describe_cluster,acks_status}';
     reading constant text[] := '{fetch,high_watermark,log_start_offset,log_end_offset,offsets_for_times,_text,_json,_headers_json,'
-                               '_partition_progress,_partition_bytes,_group_locks,_time_lag}';
+                               '_partition_progress,_partition_bytes,_group_locks,_time_lag,_metrics,maintenance_due}';
     appending constant text[] := '{produce,produce_json,produce_batch,begin_append,begin_flush,init_producer,upkeep,_append_records,'
                                  '_produce_procedure,_produce_target,_headers_object}';
     consuming constant text[] := '{commit_offsets,committed_offsets,_settle,_flush_reads,_await_replicas,_segment_at,_partition_offsets,'
                                  '_park,_unpark,_park_key,_held_keys,_wake,join_group,heartbeat,group_assignment,claim_partitions,change_subscription,keep_partitions,'
                                  'leave_group,end_stuck_members,_busy_members}';
     managing constant text[] := '{create_topic,create_topic_step,add_partitions,add_partitions_step,delete_topic,delete_topic_step,'
-                                'alter_topic_config,delete_records,check_log,reset_offsets,alter_group_offsets,delete_group,'
+                                'alter_topic_config,delete_records,_plan_trim,check_log,reset_offsets,alter_group_offsets,delete_group,'
                                 'delete_group_offsets}';
     grantee text;
     topic_id int;
@@ -37,7 +37,7 @@ begin
         if grantee <> 'pgq_producer' then
             execute format('grant usage on schema pgq_topic to %I', grantee);
             execute format('grant select on pgq.topic_status, pgq.partition_status, pgq.segment_status, pgq.topic_config, pgq.group_status,'
-                           ' pgq.group_partition_status, pgq.member_status to %I', grantee);
+                           ' pgq.group_partition_status, pgq.member_status, pgq.job_status to %I', grantee);
             execute format('grant select on all tables in schema pgq_topic to %I', grantee);
             execute format('alter default privileges in schema pgq_topic grant select on tables to %I', grantee);
         end if;

@@ -26,7 +26,8 @@ begin
     begin
         -- the one ALTER SEQUENCE that waits for open takers of offsets and rewrites nothing
         execute format('alter sequence %s owned by none', part.sequence);
-    exception when lock_not_available then
+    exception when lock_not_available or deadlock_detected then
+        -- the latter: two sessions that have looked at the sequence want to roll it
         return false;
     end;
     next_offset := pgq._next_offset(part.sequence);

@@ -34,6 +34,6 @@ begin
     -- below a mebibyte the fixed pages of an empty segment hide what its records take
     return greatest(64, least(1048576, last.width * 16,
                               case when bytes >= 1048576
-                                   then pgq._config_value(part.topic_id, 'segment.bytes')::bigint * used / bytes end));
+                                   then pgq._segment_bytes(part.topic_id) * used / bytes end));
 end
 $$;

@@ -23,7 +23,17 @@ begin
     high_watermark := pgq._high_watermark(partition_id, part.sequence);
     next_offset := "offset";
     if high_watermark > "offset" then
-        next_offset := coalesce(pgq._first_offset(partition_id, "offset", high_watermark), high_watermark);
+        for attempt in 1 .. 5 loop
+            begin
+                next_offset := coalesce(pgq._first_offset(partition_id, "offset", high_watermark), high_watermark);
+                exit;
+            exception when undefined_table or internal_error then
+                -- a segment went away meanwhile: below the log start, or into another one by compaction
+                if attempt = 5 and exists (select from pgq.partition p where p.partition_id = _settle.partition_id) then
+                    raise;
+                end if;
+            end;
+        end loop;
         perform pgq._flush_wal();
     elsif "offset" > pgq._next_offset(part.sequence) then
         perform pgq._raise_offset_out_of_range(partition_id, "offset", part.log_start_offset,
@@ -31,6 +41,10 @@ begin
     end if;
     -- last, with a later snapshot than the rows: else deleted records would pass for rolled-back ones
     select p.log_start_offset into start_offset from pgq.partition p where p.partition_id = _settle.partition_id;
+    if not found then
+        raise exception 'unknown topic: it was deleted'
+            using errcode = 'PQ001', hint = 'Create it with pgq.create_topic, or see pgq.list_topics().';
+    end if;
     if "offset" < start_offset then
         perform pgq._raise_offset_out_of_range(partition_id, "offset", start_offset, high_watermark);
     end if;

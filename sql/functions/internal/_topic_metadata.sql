@@ -4,7 +4,7 @@
 -- raises  PQ001 (UnknownTopicError)
 create or replace function pgq._topic_metadata(
     topic text, out topic_id int, out partition_ids int[], out max_message_bytes bigint, out compression_type text,
-    out timestamp_after_max_ms bigint)
+    out timestamp_after_max_ms bigint, out needs_key boolean)
 language plpgsql stable security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
@@ -16,5 +16,6 @@ begin
     compression_type := pgq._config_value(topic_id, 'compression.type');
     timestamp_after_max_ms := case pgq._config_value(topic_id, 'message.timestamp.type')
                                   when 'CreateTime' then pgq._config_value(topic_id, 'message.timestamp.after.max.ms')::bigint end;
+    needs_key := pgq._config_value(topic_id, 'cleanup.policy') like '%compact%';
 end
 $$;
