@@ -658,6 +658,12 @@ create function pgq._flush_wal()
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._flush_wal() from public;
 
+create function pgq._fresh_base(partition_id integer, base bigint, "offset" bigint)
+    returns bigint
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._fresh_base(integer,bigint,bigint) from public;
+
 create function pgq._grant_functions(grantee text, names text[])
     returns void
     language plpgsql volatile

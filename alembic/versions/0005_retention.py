@@ -26,6 +26,9 @@ update pgq.topic_config set description =
     ' retention.bytes where that is less, but not below 1048576.'
     where key = 'segment.bytes';
 
+-- nothing is deleted that was kept until now
+update pgq.topic set config = '{"retention.ms": -1, "retention.bytes": -1}' || config;
+
 alter table pgq.segment add column bytes bigint;
 comment on column pgq.segment.bytes is
     'On disk, once no transaction can add to it any more; null before that.';

@@ -57,7 +57,7 @@ def run(bench: Bench) -> Iterator[Figure]:
                 "select coalesce(sum(n_dead_tup), 0) from pg_stat_user_tables where schemaname = 'pgq_log'"
             ).fetchall()
     note = f"{result['dropped']} segments of {idle}; {dead} dead rows in the log"
-    yield Figure("retention", f"{name}: work", seconds, WORK_S, "s", WORK_S / seconds, 1.0, 1, note)
+    yield Figure("retention", f"{name}: work", 1000 * seconds, 1000 * WORK_S, "ms", WORK_S / seconds, 1.0, 1, note)
     for case, found in (("work", meanwhile), ("an open cursor, ten runs of the job", beside_cursor)):
         p99, most = tail(found)
         yield Figure(

@@ -330,7 +330,7 @@ def transactions(seen: Examination) -> list[Verdict]:
         finding = f"a transaction of session {pid} ({application or 'no name'}, role {user}; {state}) has been open for"
         finding += f" {_age(age)} and holds up {holds}{_more(more)}"
         remedy = f"end it, or the session by `select pg_terminate_backend({pid})`"
-        if state.startswith("idle"):
+        if state and state.startswith("idle"):
             remedy += "; idle_in_transaction_session_timeout ends such sessions"
         verdicts.append(Verdict(Status.WARNING, finding, remedy))
     rows = seen.fetch(

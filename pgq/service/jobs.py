@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Protocol, Self
 from pgq import errors
 from pgq.core import statements
 
-_PATIENCE_S = 1.0
-"""A transaction that holds a table for longer than this is not waited for."""
+_PATIENCE_S = 5.0
+"""A transaction that holds a table for longer than this is not waited for, now or at the next run."""
 _LOOK_EVERY_S = 0.05
 _BATCH = 100
 """How many partitions pgq._segments_due and pgq._retention_due look at."""
@@ -124,6 +124,7 @@ class Retention:
     def __init__(self) -> None:
         self._rolls = Rolls()
         self._drop_timeouts_ms: dict[int, int] = {}
+        self._in_the_way: set[str] = set()
 
     def run_once(self, connection: Any, stopping: Stopping) -> Counter[str]:
         """Do what is due."""
@@ -143,10 +144,11 @@ class Retention:
         # those who are here at first, and still
         holding = {holder for *_, holders in rows for holder in holders}
         deadline = time.monotonic() + _PATIENCE_S
-        while holding and time.monotonic() < deadline and not stopping():
+        while holding - self._in_the_way and time.monotonic() < deadline and not stopping():
             time.sleep(_LOOK_EVERY_S)
             rows = connection.fetch(statements.DROPPABLE)
             holding.intersection_update(holder for *_, holders in rows for holder in holders)
+        self._in_the_way = holding
         held: set[int] = set()
         for partition_id, base_offset, tree, leaf, state, holders in rows:
             if stopping():

@@ -43,11 +43,12 @@ _RECONNECT_S = (0.2, 5.0)
 
 _SETTINGS = (
     # for DETACH ... CONCURRENTLY, which holds nothing while it waits; the functions have shorter ones of their own
-    "set lock_timeout = '1s'",
+    "set lock_timeout = '10s'",
     f"set statement_timeout = '{_STEP_S:g}s'",
     "set idle_in_transaction_session_timeout = '60s'",
     "set default_transaction_isolation = 'read committed'",
-    "set synchronous_commit = 'local'",
+    # what a crash takes back is done again. A drop is flushed all the same, with what it rests on before it
+    "set synchronous_commit = 'off'",
 )
 _OWNS = (
     "select pg_is_in_recovery(), pg_has_role(current_user, n.nspowner, 'usage'), pg_get_userbyid(n.nspowner),"
@@ -278,7 +279,7 @@ class Maintenance:
             for entry in loop.entries
         ]
 
-    def problems(self, patience_s: float = 30.0) -> list[str]:
+    def problems(self, patience_s: float = 2 * _STEP_S + 10) -> list[str]:
         """Return what is wrong with this instance, a sentence each; nothing if it does its work, or stands by.
 
         Args:
@@ -291,7 +292,8 @@ class Maintenance:
             if loop.thread is None or not loop.thread.is_alive():
                 result.append(f"{name}: not running")
                 continue
-            if (away := now - loop.seen_at) > patience_s:
+            # a step of compaction may take long, on sessions of its own
+            if (away := now - loop.seen_at) > max(patience_s, loop.session_timeout_ms / 1000):
                 result.append(f"{name}: the server has not answered for {away:.0f} s")
             if loop.leads:
                 for entry in loop.entries:
@@ -356,7 +358,9 @@ class Maintenance:
                 for entry in loop.entries:
                     if entry.due_at <= time.monotonic() and not self._stop.is_set():
                         report = self._run(entry, connection)
-                        if report.result:
+                        if report.error is not None:
+                            wait_s = entry.interval_s
+                        elif report.result:
                             wait_s = min(max(_AGAIN_S, _BUSY_SHARE * report.seconds), entry.interval_s)
                         else:
                             wait_s = max(entry.interval_s, _IDLE_SHARE * report.seconds)
@@ -378,6 +382,9 @@ class Maintenance:
             result = +entry.job.run_once(connection, self._stop.is_set)
         except errors.PgqError as error:
             failure = error
+        except Exception as error:  # a bug of ours is told as any failure, and the other jobs go on
+            logger.exception("%s failed", name)
+            failure = errors.PgqError(f"{type(error).__name__}: {error}")
         seconds = time.monotonic() - began
         problem = None if failure is None else " ".join(str(failure).split())
         entry.runs += 1

@@ -50,8 +50,7 @@ begin
             select t.name, p.partition
               from pgq.partition p
               join pgq.topic t on t.topic_id = p.topic_id and pgq._config_value(t.topic_id, 'cleanup.policy') like '%compact%'
-             cross join lateral pgq._compaction_due(p.partition_id - 1, clock_timestamp() - maintenance_due.grace) d
-             where d.partition_id = p.partition_id and d.due
+             where t.state = 'ready' and (pgq._compaction_state(p, clock_timestamp() - maintenance_due.grace)).due
              order by p.partition_id
         loop
             return next;

@@ -308,6 +308,47 @@ def test_a_held_snapshot_delays_nothing(dsn: str, conn: Connection, connect: Con
     assert once(dsn)["retention"]["dropped"] >= 3
 
 
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_an_old_snapshot_appends_though_its_segments_are_gone(
+    dsn: str, conn: Connection, connect: Connect, isolation: str
+) -> None:
+    make(conn)
+    fill(conn, 300)
+    session = connect()
+    session.execute(f"begin isolation level {isolation}")
+    seen = {base for (base,) in rows(session, "select base_offset from pgq.segment")}
+    offsets = fill(conn, 500)
+    call(conn, "delete_records", topic="orders", partition=0, offset=-1)
+    assert once(dsn)["retention"]["dropped"] >= 3
+    assert not seen.intersection(segments(conn))
+    offset = value(session, "select (pgq.produce('orders', 'late')).\"offset\"")
+    assert offset > offsets[-1]
+    session.execute("commit")
+    assert rows(conn, 'select "offset", value from pgq_topic.orders') == [(offset, "late")]
+    assert rows(conn, "select * from pgq.check_log()") == []
+
+
+def test_a_backlog_takes_no_locks_in_proportion(dsn: str, conn: Connection) -> None:
+    make(conn, segment_bytes=1)
+    for _ in range(40):
+        conn.execute("select pgq.produce('orders', 'x', \"timestamp\" => clock_timestamp() - interval '1 hour')")
+        while value(conn, "select pgq.upkeep(partition_id, 200) from pgq.partition") in ("made", "rolled"):
+            pass
+    call(conn, "alter_topic_config", name="orders", config='{"retention.ms": 1}')
+    with conn.transaction():
+        assert rows(conn, "select due from pgq._retention_due(0)") == [(True,)]
+        assert value(conn, "select count(*) from pg_locks where pid = pg_backend_pid()") < 40
+
+
+def test_an_open_delete_records_is_not_waited_for_long(dsn: str, conn: Connection, connect: Connect) -> None:
+    make(conn, retention_ms=DAY_MS)
+    fill(conn, 10, age_ms=2 * DAY_MS)
+    with open_transaction(connect(), "select pgq.delete_records('orders', 0, 1)"):
+        result = once(dsn)["retention"]
+        assert result["busy"] == 1
+    assert once(dsn)["retention"]["dropped"] == 1
+
+
 def test_an_interrupted_detach_is_ended_beside_a_held_snapshot(dsn: str, conn: Connection, connect: Connect) -> None:
     """FINALIZE would wait for the snapshot."""
     make(conn)

@@ -280,7 +280,9 @@ FEW = ("append_and_roll_back", "leave_a_transaction_open", "delete_records", "al
 @pytest.mark.parametrize(
     "function, right, wrong, without",
     [
-        pytest.param("_expired", "total < keep_bytes", "total <= keep_bytes", ("upkeep",), id="a byte less is kept"),
+        pytest.param(
+            "_expired", "(total >= keep_bytes)", "(total > keep_bytes)", ("upkeep",), id="a byte less is kept"
+        ),
         pytest.param(
             "_expired",
             "total := total - coalesce",

@@ -25,6 +25,8 @@ begin
     end if;
     due := pgq._expired(part, at);
     if due.log_start > part.log_start_offset then
+        -- somebody's delete_records may be open
+        perform set_config('lock_timeout', '200ms', true);
         update pgq.partition p set log_start_offset = greatest(p.log_start_offset, due.log_start)
          where p.partition_id = _apply_retention.partition_id;
         return 'moved';

@@ -18,6 +18,9 @@ declare
         (select max(s.base_offset) from pgq.segment s
           where s.partition_id = _cover_offset.partition_id and s.base_offset <= first_offset), 0) end;
 begin
+    if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+        covered := pgq._fresh_base(partition_id, covered, first_offset);
+    end if;
     while covered <= last_offset loop
         covered := pgq._make_segment(partition_id, covered);
     end loop;

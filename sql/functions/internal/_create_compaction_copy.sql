@@ -17,7 +17,8 @@ begin
     select p.* into strict part from pgq.partition p where p.partition_id = _create_compaction_copy.partition_id;
     leaf := pgq._segment_name(part.topic_id, part.partition, base);
     execute format('create table %s_compacting (like %s, constraint bounds'
-                   ' check (partition = %s and "offset" >= %s and "offset" < %s))',
+                   ' check (partition = %s and "offset" >= %s and "offset" < %s))'
+                   ' with (autovacuum_vacuum_insert_threshold = -1, toast.autovacuum_vacuum_insert_threshold = -1)',
                    leaf, leaf, part.partition, base, end_offset);
     return split_part(leaf, '.', 2) || '_compacting';
 end

@@ -1,4 +1,4 @@
--- The segments below the log start, up to 1,000: nobody is to read them any more. Oldest first in each partition, but before all
+-- The segments below the log start, up to 20 a partition and 1,000 in all: nobody is to read them any more. Oldest first in each partition, but before all
 -- a pending one: while there is one, no other can be detached.
 --
 -- returns partition_id, base_offset
@@ -17,12 +17,15 @@ as $$
                pgq._segment_name(p.topic_id, p.partition, s.base_offset) as leaf
           from pgq.partition p
           join pgq.topic t on t.topic_id = p.topic_id and t.state = 'ready'
-          join pgq.segment s on s.partition_id = p.partition_id and s.base_offset < p.log_start_offset
-                            and s.end_offset <= p.log_start_offset
+         cross join lateral (select s.base_offset from pgq.segment s
+                              where s.partition_id = p.partition_id and s.base_offset < p.log_start_offset
+                                and s.end_offset <= p.log_start_offset
+                              order by s.base_offset limit 20) s
          order by p.partition_id, s.base_offset limit 1000
     ), holder as materialized (
         select l.relation, l.virtualtransaction from pg_locks l
          where l.locktype = 'relation' and l.pid is distinct from pg_backend_pid()
+           and l.mode <> 'ShareUpdateExclusiveLock'  -- autovacuum gives way to pgq._clear_segment; makers of segments are soon done
            and l.database = (select d.oid from pg_database d where d.datname = current_database())
     )
     select d.partition_id, d.base_offset, d.tree, d.leaf,

@@ -50,9 +50,9 @@ begin
         if keep_bytes >= 0 then
             total := total - coalesce(segment.bytes, pg_total_relation_size(to_regclass(segment.leaf)));
         end if;
-        if total < keep_bytes or keep_bytes < 0 then
-            -- a sum that has once become too small stays so
-            exit when since is null or pgq._has_since(segment.leaf, since);
+        if keep_bytes < 0 or (total >= keep_bytes) is not true then
+            -- a sum that has once become too small stays so. One that is not known keeps
+            exit when since is null or pgq._is_younger(segment.leaf, since);
         end if;
         if high_watermark < segment.end_offset then
             roll_first := true;

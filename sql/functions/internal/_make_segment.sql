@@ -28,8 +28,11 @@ begin
         if to_regclass(leaf) is null then
             end_offset := base + pgq._segment_width(partition_id, base);
             -- with a check of its bounds it is attached without a scan, which SERIALIZABLE would hold against its maker
+            -- autovacuum has nothing to do in what is only inserted and then dropped, but for freezing in due time, and is in
+            -- the way of the drop
             execute format('create table %s (like %s, primary key ("offset"), constraint bounds'
-                           ' check (partition = %s and "offset" >= %s and "offset" < %s))',
+                           ' check (partition = %s and "offset" >= %s and "offset" < %s))'
+                           ' with (autovacuum_vacuum_insert_threshold = -1, toast.autovacuum_vacuum_insert_threshold = -1)',
                            leaf, parent, part.partition, base, end_offset);
             execute format('create index on %s using brin ("timestamp") with (autosummarize = on)', leaf);
             execute format('alter table %s attach partition %s for values from (%s) to (%s)', parent, leaf, base, end_offset);

@@ -16,8 +16,8 @@ declare
     next_offsets bigint[];
 begin
     -- first the sequences, then the locks: see pgq._high_watermark. A topic that is deleted meanwhile is met once more
-    -- at most. Sequences are locked in the order in which all lock them; what is done is taken back at once, so that
-    -- none stays locked
+    -- at most. Sequences are locked in the order in which all lock them, and stay so until the transaction ends: PostgreSQL
+    -- keeps that lock for the transaction, whatever becomes of the block. So look in a transaction of its own
     for attempt in 1 .. 5 loop
         begin
             select array_agg(p.partition_id), array_agg(coalesce(pg_sequence_last_value(p.sequence), -1) + 1)

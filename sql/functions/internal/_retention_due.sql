@@ -16,6 +16,7 @@ as $$
 declare
     part pgq.partition;
     decision record;
+    next_offset bigint;
 begin
     for part in
         select p.* from pgq.partition p join pgq.topic t using (topic_id)
@@ -30,11 +31,12 @@ begin
                and s.end_offset <= pgq._high_watermark(part.partition_id, part.sequence);
             decision := pgq._expired(part, _retention_due.at);
             due := decision.log_start > part.log_start_offset or decision.roll_first;
+            next_offset := pgq._next_offset(part.sequence);
             upkeep_due := coalesce((
                 select pgq._segment_span_ms(pgq._segment_name(part.topic_id, part.partition, s.base_offset))
                   from pgq.segment s
-                 where s.partition_id = part.partition_id and s.base_offset < pgq._next_offset(part.sequence)
-                   and s.end_offset > pgq._next_offset(part.sequence)) > pgq._config_value(part.topic_id, 'segment.ms')::bigint, false);
+                 where s.partition_id = part.partition_id and s.base_offset < next_offset
+                   and s.end_offset > next_offset) > pgq._config_value(part.topic_id, 'segment.ms')::bigint, false);
         exception when undefined_table or internal_error then
             due := false;  -- the topic is being deleted
             upkeep_due := false;
