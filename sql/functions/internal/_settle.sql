@@ -41,12 +41,12 @@ begin
     end if;
     -- last, with a later snapshot than the rows: else deleted records would pass for rolled-back ones
     select p.log_start_offset into start_offset from pgq.partition p where p.partition_id = _settle.partition_id;
-    if not found then
-        raise exception 'unknown topic: it was deleted'
-            using errcode = 'PQ001', hint = 'Create it with pgq.create_topic, or see pgq.list_topics().';
-    end if;
     if "offset" < start_offset then
         perform pgq._raise_offset_out_of_range(partition_id, "offset", start_offset, high_watermark);
+    end if;
+    if start_offset is null then
+        raise exception 'unknown topic: it was deleted'
+            using errcode = 'PQ001', hint = 'Create it with pgq.create_topic, or see pgq.list_topics().';
     end if;
 end
 $$;
