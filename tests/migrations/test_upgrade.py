@@ -235,6 +235,7 @@ def test_a_server_that_does_not_answer_is_not_available() -> None:
         schema.upgrade(f"postgresql://pgq_app@127.0.0.1:{silent.getsockname()[1]}/pgq?connect_timeout=2")
 
 
+@pytest.mark.usefixtures("databases")  # whose role there is
 def test_a_database_that_does_not_exist_is_not_available(server: Server) -> None:
     with pytest.raises(errors.BrokerNotAvailableError, match="pgq_nowhere"):
         schema.upgrade(server.dsn("pgq_nowhere", user=APPLICATION))
