@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-SCHEMA_VERSION = "0005"
+SCHEMA_VERSION = "0006"
 """The revision of the schema pgq that this library works with: the newest in alembic/versions."""
 
 

@@ -487,12 +487,12 @@ create function pgq._claim_key(consumer_group_id integer, partition_id integer)
     language sql immutable strict;
 revoke execute on function pgq._claim_key(integer,integer) from public;
 
-create function pgq._clear_segment(partition_id integer, base_offset bigint)
+create function pgq._clear_segment(partition_id integer, base_offset bigint, lock_timeout_ms integer)
     returns boolean
     language plpgsql volatile security definer
     set lock_timeout = 0
     set search_path = pgq, pg_catalog, pg_temp;
-revoke execute on function pgq._clear_segment(integer,bigint) from public;
+revoke execute on function pgq._clear_segment(integer,bigint,integer) from public;
 
 create function pgq._compaction_copies(partition_id integer DEFAULT NULL::integer)
     returns TABLE(partition_id integer, name text)

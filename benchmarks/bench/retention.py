@@ -42,21 +42,22 @@ def run(bench: Bench) -> Iterator[Figure]:
             other.execute(f'declare c cursor for select * from pgq_topic."{topic}"'.encode())
             other.execute("fetch 1 from c")
             trim(bench, topic)
+            maintenance = Maintenance(bench.dsn)
             with producing(bench, topic) as beside_cursor:
                 for _ in range(3 if bench.quick else 10):
-                    maintain(bench)
+                    maintain(maintenance)
                     time.sleep(0.5)
             other.execute("rollback")
         with producing(bench, topic) as meanwhile:
             time.sleep(0.2)
-            seconds, result = maintain(bench)
+            seconds, dropped, runs = drop_all(bench)
             time.sleep(0.2)
-        assert result.get("dropped", 0) > 1, result
+        assert dropped > 1
         with bench.connect() as conn:
             ((dead,),) = conn.execute(
                 "select coalesce(sum(n_dead_tup), 0) from pg_stat_user_tables where schemaname = 'pgq_log'"
             ).fetchall()
-    note = f"{result['dropped']} segments of {idle}; {dead} dead rows in the log"
+    note = f"{dropped} segments of {idle}, in {runs} runs of the job; {dead} dead rows in the log"
     yield Figure("retention", f"{name}: work", 1000 * seconds, 1000 * WORK_S, "ms", WORK_S / seconds, 1.0, 1, note)
     for case, found in (("work", meanwhile), ("an open cursor, ten runs of the job", beside_cursor)):
         p99, most = tail(found)
@@ -96,10 +97,22 @@ def trim(bench: Bench, topic: str) -> None:
         conn.execute("select pgq.delete_records(%s, 0, -1)", [topic])
 
 
-def maintain(bench: Bench) -> tuple[float, dict[str, int]]:
-    (report,) = [r for r in Maintenance(bench.dsn).run_once() if r.job == "retention"]
+def maintain(maintenance: Maintenance) -> tuple[float, dict[str, int]]:
+    (report,) = [r for r in maintenance.run_once() if r.job == "retention"]
     assert report.error is None, report
     return report.seconds, report.result
+
+
+def drop_all(bench: Bench) -> tuple[float, int, int]:
+    """Run the job as often as it takes, a moment apart as the service does; return how long that worked in all."""
+    maintenance = Maintenance(bench.dsn)
+    seconds, dropped, runs = 0.0, 0, 0
+    while True:
+        took, result = maintain(maintenance)
+        seconds, dropped, runs = seconds + took, dropped + result.get("dropped", 0), runs + 1
+        if not result.get("postponed"):
+            return seconds, dropped, runs
+        time.sleep(0.1)
 
 
 @contextmanager

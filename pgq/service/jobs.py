@@ -22,8 +22,11 @@ _BATCH = 100
 """How many partitions pgq._segments_due and pgq._retention_due look at."""
 _LOCK_TIMEOUTS_MS = (10, 200)
 """How long a roll keeps others waiting: at first, and at most, after several attempts."""
-_DROP_TIMEOUTS_MS = (50, 500)
-"""How long the end of an interrupted detach keeps others waiting, likewise."""
+_DROP_TIMEOUTS_MS = (10, 5_000)
+"""How long a segment is waited for: at first, and at most. Twice as long each time: most often it is autovacuum that
+works there, and is done soon; else it gives way to whoever has waited for deadlock_timeout."""
+_PENDING_TIMEOUT_MS = 500
+"""At most, while others wait who want the partition: to end an interrupted detach."""
 
 Stopping = Callable[[], bool]
 
@@ -123,8 +126,9 @@ class Retention:
 
     def __init__(self) -> None:
         self._rolls = Rolls()
-        self._drop_timeouts_ms: dict[int, int] = {}
         self._in_the_way: set[str] = set()
+        self._timeouts_ms: dict[str, int] = {}
+        """Of segments that could not be had at the last run: how long to wait now."""
 
     def run_once(self, connection: Any, stopping: Stopping) -> Counter[str]:
         """Do what is due."""
@@ -149,40 +153,47 @@ class Retention:
             rows = connection.fetch(statements.DROPPABLE)
             holding.intersection_update(holder for *_, holders in rows for holder in holders)
         self._in_the_way = holding
+        timeouts_ms, self._timeouts_ms = self._timeouts_ms, {}
         held: set[int] = set()
         for partition_id, base_offset, tree, leaf, state, holders in rows:
             if stopping():
                 break
-            # in order, since a partition can have one pending segment
+            # a partition can have one pending segment, so nothing else of it before that is gone
             if partition_id in held:
                 continue
-            gone = False
+            timeout_ms = timeouts_ms.get(leaf, _DROP_TIMEOUTS_MS[0])
+            said = "held"
             if not holding.intersection(holders):
                 with failures.kept():
-                    gone = self._drop(connection, partition_id, base_offset, tree, leaf, state)
-            if not gone:
+                    said = self._drop(connection, partition_id, base_offset, tree, leaf, state, timeout_ms)
+                if said != "dropped":
+                    self._timeouts_ms[leaf] = min(2 * timeout_ms, _DROP_TIMEOUTS_MS[1])
+            if said == "held":
                 held.add(partition_id)
-            result["dropped" if gone else "postponed"] += 1
+            result["dropped" if said == "dropped" else "postponed"] += 1
 
-    def _drop(self, connection: Any, partition_id: int, base_offset: int, tree: str, leaf: str, state: str) -> bool:
-        if not connection.fetch(statements.CLEAR_SEGMENT, partition_id, base_offset)[0][0]:
-            return False
+    def _drop(
+        self, connection: Any, partition_id: int, base_offset: int, tree: str, leaf: str, state: str, timeout_ms: int
+    ) -> str:
+        """Drop a segment; return 'dropped', 'busy', or 'held' if none of the partition's can be dropped now."""
+        if state == "pending":
+            timeout_ms = min(timeout_ms, _PENDING_TIMEOUT_MS)
+        elif not connection.fetch(statements.CLEAR_SEGMENT, partition_id, base_offset, timeout_ms)[0][0]:
+            return "busy"
         if state == "attached":
             try:
                 connection.execute(statements.detach_segment(tree, leaf))
             except errors.UnknownTopicError:
-                return False  # deleted meanwhile
+                return "held"  # deleted meanwhile
             except errors.DatabaseError as error:
                 if not error.retriable:
                     raise
                 # somebody holds it after all, and it is left pending: seen at the next run
-                return False
-        least, most = _DROP_TIMEOUTS_MS
-        timeout_ms = self._drop_timeouts_ms.pop(partition_id, least)
+                return "held"
         ((gone,),) = connection.fetch(statements.DROP_SEGMENT, partition_id, base_offset, timeout_ms)
-        if not gone:
-            self._drop_timeouts_ms[partition_id] = min(2 * timeout_ms, most)
-        return bool(gone)
+        if gone:
+            return "dropped"
+        return "held" if state == "pending" else "busy"
 
 
 class Members:

@@ -1,11 +1,11 @@
 -- Wait until nobody uses a segment below the log start any more, so that what comes after need not wait for it with locks on
--- what others use. Autovacuum gives way to somebody who waits for longer than deadlock_timeout.
+-- what others use.
 --
+-- lock_timeout_ms  how long: autovacuum gives way when that is longer than deadlock_timeout
 -- returns whether nobody does
 -- transaction  short, and its own
--- locks   ACCESS EXCLUSIVE on the segment, waiting a second longer than deadlock_timeout: whoever reads it meanwhile, by its name
---         or through a view, waits too
-create or replace function pgq._clear_segment(partition_id int, base_offset bigint)
+-- locks   ACCESS EXCLUSIVE on the segment: whoever reads it meanwhile, by its name or through a view, waits too
+create or replace function pgq._clear_segment(partition_id int, base_offset bigint, lock_timeout_ms int)
 returns boolean
 language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
@@ -19,7 +19,7 @@ begin
      where p.partition_id = _clear_segment.partition_id and s.base_offset = _clear_segment.base_offset
        and s.end_offset <= p.log_start_offset;
     if found and to_regclass(leaf) is not null then
-        perform set_config('lock_timeout', (extract(epoch from current_setting('deadlock_timeout')::interval) * 1000 + 1000)::int::text, true);
+        perform set_config('lock_timeout', lock_timeout_ms::text, true);
         execute format('lock table %s in access exclusive mode', leaf);
     end if;
     return true;

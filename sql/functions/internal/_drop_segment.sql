@@ -1,8 +1,8 @@
 -- Drop a segment that lies below the log start and is no longer attached, or whose detaching was interrupted.
 --
--- lock_timeout_ms  how long to wait for those who still use a pending one: everybody else who wants the partition's table
---                  waits meanwhile. One that is detached is waited for a second longer than deadlock_timeout, when
---                  autovacuum gives way, which may be at its TOAST table
+-- lock_timeout_ms  how long to wait for those who still use it, such as autovacuum at its TOAST table, which gives way when that
+--                  is longer than deadlock_timeout. While a pending one is waited for, so is everybody else who wants
+--                  the partition's table
 -- returns whether it is gone; false: somebody uses it, or it is not to be dropped
 -- transaction  short, and its own
 -- locks   ACCESS EXCLUSIVE on the segment; of a pending one on the partition's table as well. Not by FINALIZE, which would wait
@@ -24,10 +24,7 @@ begin
     if not found or exists (select from pg_inherits i where i.inhrelid = to_regclass(leaf) and not i.inhdetachpending) then
         return false;
     end if;
-    if not exists (select from pg_inherits i where i.inhrelid = to_regclass(leaf)) then
-        lock_timeout_ms := extract(epoch from current_setting('deadlock_timeout')::interval) * 1000 + 1000;
-    end if;
-    perform set_config('lock_timeout', lock_timeout_ms || 'ms', true);
+    perform set_config('lock_timeout', lock_timeout_ms::text, true);
     execute format('drop table if exists %s', leaf);
     delete from pgq.segment s where s.partition_id = _drop_segment.partition_id and s.base_offset = _drop_segment.base_offset;
     delete from pgq.skipped_range r where r.partition_id = _drop_segment.partition_id and r.to_offset <= log_start;
