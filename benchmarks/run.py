@@ -28,6 +28,7 @@ from bench import (
     acks,
     append,
     consume,
+    delayed,
     fetch,
     groups,
     growth,
@@ -42,6 +43,7 @@ from bench import (
     service,
     snapshot,
     tail,
+    worker,
 )
 from bench.harness import SCHEMA, Bench, Figure
 from pgq import schema
@@ -65,6 +67,8 @@ BENCHMARKS = {
     "memory": memory.run,
     "service": service.run,
     "retention": retention.run,
+    "delayed": delayed.run,
+    "worker": worker.run,
 }
 # Durable as by default. The rest keeps checkpoints from falling into one side of a comparison.
 SETTINGS = {

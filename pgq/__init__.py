@@ -6,6 +6,7 @@ from pgq.aio.consumer import AsyncConsumer
 from pgq.aio.outbox import AsyncOutbox
 from pgq.aio.producer import AsyncProducer
 from pgq.core.partitioner import partition_for_key
+from pgq.core.retries import FailureHistory, Reject, RetryLater, RetryPolicy, failure_history
 from pgq.keys import compound_key, compound_keys, split_compound_key
 from pgq.outboxes import outbox
 from pgq.service.maintenance import JobReport, JobStatus, Maintenance
@@ -19,6 +20,8 @@ from pgq.types import (
     ConsumerGroupListing,
     ConsumerRebalanceListener,
     ConsumerRecord,
+    DeadLetter,
+    DelayedRecordMetadata,
     FlushReport,
     MemberDescription,
     OffsetAndMetadata,
@@ -26,6 +29,7 @@ from pgq.types import (
     OffsetReset,
     RecordMetadata,
     ServerDescription,
+    SettledDeadLetter,
     TopicDescription,
     TopicPartition,
 )
@@ -44,6 +48,9 @@ __all__ = [
     "ConsumerGroupListing",
     "ConsumerRebalanceListener",
     "ConsumerRecord",
+    "DeadLetter",
+    "DelayedRecordMetadata",
+    "FailureHistory",
     "FlushReport",
     "JobReport",
     "JobStatus",
@@ -55,12 +62,17 @@ __all__ = [
     "Outbox",
     "Producer",
     "RecordMetadata",
+    "Reject",
+    "RetryLater",
+    "RetryPolicy",
     "ServerDescription",
+    "SettledDeadLetter",
     "TopicDescription",
     "TopicPartition",
     "compound_key",
     "compound_keys",
     "errors",
+    "failure_history",
     "outbox",
     "partition_for_key",
     "split_compound_key",

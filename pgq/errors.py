@@ -290,6 +290,12 @@ class ClusterAuthorizationFailedError(PgqError):
     sqlstate = "PQ043"
 
 
+class InvalidDelayedIdError(PgqError):
+    """Not what a delayed send returned."""
+
+    sqlstate = "PQ044"
+
+
 def _tree(root: type[PgqError]) -> list[type[PgqError]]:
     return [root] + [error for child in root.__subclasses__() for error in _tree(child)]
 

@@ -30,6 +30,19 @@ PRODUCER_METRICS = (
     Metric("buffer_wait_seconds_total", "counter", "seconds", "Time that `send` waited for room."),
 )
 
+CONSUMER_METRICS = (
+    Metric("records_processed_total", "counter", "records", "Records for which the handler of `run` returned."),
+    Metric("records_failed_total", "counter", "records", "Records for which it raised, every attempt counted."),
+    Metric("records_retried_total", "counter", "records", "Records noted to be tried again, in place or later."),
+    Metric("records_dead_lettered_total", "counter", "records", "Records noted to be dead letters."),
+    Metric("records_in_flight", "gauge", "records", "Records that `run` has and is not done with."),
+    Metric("handler_seconds_total", "counter", "seconds", "Time that the handler took."),
+    Metric("handler_seconds_max", "gauge", "seconds", "The longest of them."),
+    Metric("commits_total", "counter", "commits", "Commits of offsets that succeeded, without those on a connection."),
+    Metric("commit_errors_total", "counter", "commits", "Commits of offsets that failed."),
+    Metric("partitions", "gauge", "partitions", "Partitions that are read."),
+)
+
 _PARTITION = ("topic", "partition")
 _GROUP = ("consumergroup", "topic")
 _GROUP_PARTITION = ("consumergroup", "topic", "partition")
@@ -65,6 +78,12 @@ SERVICE_METRICS = (
         "seconds",
         "Age of the first record that is not processed; 0 without one.",
         _GROUP_PARTITION,
+    ),
+    Metric(
+        "pgq_delayed_overdue_seconds",
+        "gauge",
+        "seconds",
+        "For how long the first of the delayed records has been due; 0 if none is.",
     ),
     Metric(
         "pgq_in_sync_replicas", "gauge", "servers", "Servers that have what acks=all acknowledges, leader included."

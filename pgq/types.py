@@ -31,6 +31,16 @@ class RecordMetadata(NamedTuple):
         return TopicPartition(self.topic, self.partition)
 
 
+class DelayedRecordMetadata(NamedTuple):
+    """What is known of a record that waits until it is due. Its offset is taken when it is appended."""
+
+    topic: str
+    partition: int
+    delayed_id: str
+    """What cancel_delayed takes."""
+    due_at: int
+
+
 class ConsumerRecord(NamedTuple):
     """A record as it was read. A NamedTuple, since a hundred thousand of them a second are made."""
 
@@ -154,6 +164,49 @@ class OffsetReset(NamedTuple):
     new_offset: int
     clamped: bool
     """Whether new_offset is the nearest that there is to what was asked for."""
+
+
+class DeadLetter(NamedTuple):
+    """A record that a group could not process, and what is known of that. What its headers do not tell is None."""
+
+    topic: str
+    """Where it was read first: its origin."""
+    group_id: str
+    dead_letter_topic: str
+    partition: int
+    offset: int
+    """Where it is now."""
+    origin_partition: int | None
+    origin_offset: int | None
+    failed_at: int
+    """When it failed last; its timestamp if that is not known."""
+    attempts: int | None
+    """How often it was processed in vain, since it was last sent back."""
+    redriven: int
+    """How often it was sent back."""
+    first_error: str | None
+    last_error: str | None
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[Header, ...]
+    codec: int | None
+    """None, or by which codec value is still compressed, since it cannot be decompressed here."""
+
+
+class SettledDeadLetter(NamedTuple):
+    """A dead letter that was sent back or given up, or would be."""
+
+    topic: str
+    group_id: str
+    dead_letter_topic: str
+    partition: int
+    offset: int
+    origin_partition: int | None
+    origin_offset: int | None
+    failed_at: int
+    last_error: str | None
+    retry_topic: str | None
+    """Where it was sent; None if it was given up."""
 
 
 class ServerDescription(NamedTuple):

@@ -60,6 +60,50 @@ create type pgq.consumer_record as (
     codec smallint
 );
 
+create view pgq.delayed_records (
+    topic text collate "C",
+    partition integer,
+    delayed_id text,
+    due_at timestamp with time zone,
+    created_at timestamp with time zone,
+    value_text text,
+    key_text text,
+    key bytea,
+    value bytea,
+    header_keys text[],
+    header_values bytea[],
+    codec smallint
+);
+
+create view pgq.delayed_status (
+    topic text collate "C",
+    records bigint,
+    next_due_at timestamp with time zone,
+    bytes bigint
+);
+
+create table pgq.delivery (
+    delivery_id bigint not null,
+    search_from timestamp with time zone not null,
+    search_serial bigint not null,
+    open bigint[] not null,
+    constraint delivery_pkey PRIMARY KEY (delivery_id)
+);
+comment on column pgq.delivery.search_from is 'Whatever was due before, or then with a serial below search_serial, has been delivered, but for what the transactions in open have sent.';
+comment on column pgq.delivery.open is 'DELAY locks of transactions that were open when that was seen: once one has ended, the search begins at its time.';
+
+create table pgq.failure_topic (
+    topic_id integer not null,
+    kind text collate "C" not null,
+    group_id text collate "C" not null,
+    origin text collate "C" not null,
+    constraint failure_topic_pkey PRIMARY KEY (topic_id),
+    constraint failure_topic_origin_group_id_kind_key UNIQUE (origin, group_id, kind),
+    constraint failure_topic_topic_id_fkey FOREIGN KEY (topic_id) REFERENCES pgq.topic(topic_id) ON DELETE CASCADE,
+    constraint failure_topic_kind_check CHECK ((kind = ANY (ARRAY['retry'::text, 'dead letter'::text])))
+);
+comment on table pgq.failure_topic is 'Topics for the records of origin that the group could not process. No pattern that is subscribed to matches them.';
+
 create table pgq.flush_marker (
     slot integer not null,
     producer_id bigint not null,
@@ -309,6 +353,17 @@ create view pgq.segment_status (
 );
 comment on view pgq.segment_status is 'Segments: offsets, bytes on disk, whether appends go to it now.';
 
+create table pgq.settled_dead_letter (
+    partition_id integer not null,
+    "offset" bigint not null,
+    outcome text collate "C" not null,
+    settled_at timestamp with time zone not null default clock_timestamp(),
+    constraint settled_dead_letter_pkey PRIMARY KEY (partition_id, "offset"),
+    constraint settled_dead_letter_partition_id_fkey FOREIGN KEY (partition_id) REFERENCES pgq.partition(partition_id) ON DELETE CASCADE,
+    constraint settled_dead_letter_outcome_check CHECK ((outcome = ANY (ARRAY['redriven'::text, 'purged'::text])))
+);
+comment on table pgq.settled_dead_letter is 'Records of dead letter topics that were sent back or given up: they are not listed. Removed with the log start.';
+
 create table pgq.skipped_range (
     partition_id integer not null,
     from_offset bigint not null,
@@ -367,6 +422,27 @@ create view pgq.topic_status (
 );
 comment on view pgq.topic_status is 'Topics: state, partitions, records, bytes on disk, skew, configuration.';
 
+create table pgq_log.delayed (
+    due_at timestamp with time zone not null,
+    serial bigint not null,
+    topic_id integer not null,
+    partition integer not null,
+    "timestamp" timestamp with time zone,
+    key bytea,
+    value bytea,
+    header_keys text[],
+    header_values bytea[],
+    codec smallint,
+    created_at timestamp with time zone not null default clock_timestamp()
+);
+comment on table pgq_log.delayed is 'Records that are appended when they are due. Itself empty: they stand in tables like it, one an hour of due_at, which are dropped when all their records are gone.';
+
+create sequence pgq_log.delayed_serial (
+    last_value bigint not null,
+    log_cnt bigint not null,
+    is_called boolean not null
+);
+
 create function pgq._append_key(partition_id integer, base bigint)
     returns bigint
     language plpgsql immutable
@@ -397,6 +473,12 @@ create function pgq._begin_compaction(partition_id integer)
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._begin_compaction(integer) from public;
+
+create function pgq._begin_delay()
+    returns timestamp with time zone
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._begin_delay() from public;
 
 create function pgq._begin_delete(name text)
     returns integer
@@ -566,6 +648,12 @@ create function pgq._create_partitions(topic_id integer, partitions integer)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._create_partitions(integer,integer) from public;
 
+create function pgq._dead_letter_rows(partition_ids integer[], offsets bigint[])
+    returns TABLE(partition_id integer, "offset" bigint, "timestamp" timestamp with time zone, key bytea, value bytea, header_keys text[], header_values bytea[], codec smallint)
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._dead_letter_rows(integer[],bigint[]) from public;
+
 create function pgq._define_produce(topic_id integer)
     returns void
     language plpgsql volatile
@@ -584,12 +672,71 @@ create function pgq._define_view(topic_id integer)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._define_view(integer) from public;
 
+create function pgq._delay_bucket(due_at timestamp with time zone)
+    returns text
+    language plpgsql volatile
+    set client_min_messages = warning
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._delay_bucket(timestamp with time zone) from public;
+
+create function pgq._delay_buckets(after timestamp with time zone DEFAULT NULL::timestamp with time zone, before timestamp with time zone DEFAULT NULL::timestamp with time zone)
+    returns TABLE(bucket text, hour_ends_at timestamp with time zone)
+    language sql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._delay_buckets(timestamp with time zone,timestamp with time zone) from public;
+
+create function pgq._delay_key(at timestamp with time zone)
+    returns bigint
+    language sql immutable;
+revoke execute on function pgq._delay_key(timestamp with time zone) from public;
+
+create function pgq._delay_name(due_at timestamp with time zone)
+    returns text
+    language sql immutable;
+revoke execute on function pgq._delay_name(timestamp with time zone) from public;
+
+create function pgq._delay_records(topics text[], partitions integer[], partitioners text[], timestamps timestamp with time zone[], keys bytea[], "values" bytea[], header_records integer[], header_keys text[], header_values bytea[], due_ats timestamp with time zone[])
+    returns TABLE(delayed_id text, partition integer, due_at timestamp with time zone)
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._delay_records(text[],integer[],text[],timestamp with time zone[],bytea[],bytea[],integer[],text[],bytea[],timestamp with time zone[]) from public;
+
+create function pgq._delay_times()
+    returns TABLE(key bigint, at timestamp with time zone)
+    language sql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._delay_times() from public;
+
+create function pgq._delayed_records()
+    returns SETOF pgq_log.delayed
+    language plpgsql stable security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._delayed_records() from public;
+
+create function pgq._deliver(buckets text[], nths integer[], due_ats timestamp with time zone[], serials bigint[], topic_ids integer[], partitions integer[], OUT records integer, OUT all_taken boolean)
+    returns record
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._deliver(text[],integer[],timestamp with time zone[],bigint[],integer[],integer[]) from public;
+
+create function pgq._describe_dead_letters(partition_ids integer[], offsets bigint[])
+    returns TABLE(nth bigint, topic text, group_id text, dead_letter_topic text, partition integer, "offset" bigint, origin_partition integer, origin_offset bigint, failed_at timestamp with time zone, attempts integer, redriven integer, first_error text, last_error text, key bytea, value bytea, codec smallint, header_keys text[], header_values bytea[])
+    language sql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._describe_dead_letters(integer[],bigint[]) from public;
+
 create function pgq._drop_compaction_copies(partition_id integer, lock_timeout_ms integer DEFAULT 200)
     returns boolean
     language plpgsql volatile security definer
     set lock_timeout = 0
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._drop_compaction_copies(integer,integer) from public;
+
+create function pgq._drop_delay_buckets(before timestamp with time zone)
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._drop_delay_buckets(timestamp with time zone) from public;
 
 create function pgq._drop_segment(partition_id integer, base_offset bigint, lock_timeout_ms integer DEFAULT 50)
     returns boolean
@@ -622,17 +769,53 @@ create function pgq._expired(part pgq.partition, at timestamp with time zone, OU
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._expired(pgq.partition,timestamp with time zone) from public;
 
+create function pgq._failed_at(header_keys text[], header_values bytea[], "timestamp" timestamp with time zone)
+    returns timestamp with time zone
+    language sql immutable;
+revoke execute on function pgq._failed_at(text[],bytea[],timestamp with time zone) from public;
+
+create function pgq._failure_headers(keys text[], "values" bytea[], group_id text, topic text, partition integer, "offset" bigint, "timestamp" timestamp with time zone, is_retry boolean, due_at timestamp with time zone, error text, attempts integer, OUT header_keys text[], OUT header_values bytea[])
+    returns record
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._failure_headers(text[],bytea[],text,text,integer,bigint,timestamp with time zone,boolean,timestamp with time zone,text,integer) from public;
+
+create function pgq._failure_target(origin text, group_id text, kind text, key bytea, OUT topic_id integer, OUT partition integer)
+    returns record
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._failure_target(text,text,text,bytea) from public;
+
+create function pgq._failure_topic_name(topic text, group_id text, kind text)
+    returns text
+    language sql immutable;
+revoke execute on function pgq._failure_topic_name(text,text,text) from public;
+
 create function pgq._fence_partitions(consumer_group_id integer, partition_ids integer[])
     returns void
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._fence_partitions(integer,integer[]) from public;
 
+create function pgq._find_dead_letters(topic text, group_id text, error text, since timestamp with time zone, until timestamp with time zone, most integer)
+    returns TABLE(topic_id integer, partition_id integer, "offset" bigint, failed_at timestamp with time zone)
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._find_dead_letters(text,text,text,timestamp with time zone,timestamp with time zone,integer) from public;
+
 create function pgq._finish_topic(topic_id integer, partitions integer)
     returns void
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._finish_topic(integer,integer) from public;
+
+create function pgq._first_delayed(search_from timestamp with time zone, search_serial bigint, OUT due_at timestamp with time zone, OUT serial bigint)
+    returns record
+    language plpgsql stable
+    set enable_bitmapscan = off
+    set enable_seqscan = off
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._first_delayed(timestamp with time zone,bigint) from public;
 
 create function pgq._first_offset(partition_id integer, from_offset bigint, to_offset bigint, "timestamp" timestamp with time zone DEFAULT NULL::timestamp with time zone)
     returns bigint
@@ -706,6 +889,16 @@ create function pgq._has_since(leaf text, since timestamp with time zone)
     set enable_seqscan = off
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._has_since(text,timestamp with time zone) from public;
+
+create function pgq._header_number(keys text[], "values" bytea[], name text, maximum bigint)
+    returns bigint
+    language plpgsql immutable;
+revoke execute on function pgq._header_number(text[],bytea[],text,bigint) from public;
+
+create function pgq._header_text(keys text[], "values" bytea[], name text)
+    returns text
+    language sql immutable;
+revoke execute on function pgq._header_text(text[],bytea[],text) from public;
 
 create function pgq._headers_json(keys text[], "values" bytea[])
     returns jsonb
@@ -813,6 +1006,12 @@ create function pgq._named_partitions(topics text[], partitions integer[])
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._named_partitions(text[],integer[]) from public;
 
+create function pgq._next_due_ms()
+    returns bigint
+    language plpgsql stable security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._next_due_ms() from public;
+
 create function pgq._next_offset(sequence regclass)
     returns bigint
     language sql volatile security definer
@@ -867,6 +1066,12 @@ create function pgq._partition_progress()
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._partition_progress() from public;
 
+create function pgq._place_records(topics text[], partitions integer[], partitioners text[], timestamps timestamp with time zone[], keys bytea[], "values" bytea[], header_records integer[], header_keys text[], header_values bytea[], OUT topic_ids integer[], OUT chosen integer[], OUT stamps timestamp with time zone[])
+    returns record
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._place_records(text[],integer[],text[],timestamp with time zone[],bytea[],bytea[],integer[],text[],bytea[]) from public;
+
 create function pgq._plan_trim(topic text, partitions integer[], spec text, value text)
     returns TABLE(partition integer, log_start_offset bigint, new_log_start_offset bigint, records bigint)
     language plpgsql volatile security definer
@@ -883,6 +1088,12 @@ create function pgq._produce_target(topic text)
     language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._produce_target(text) from public;
+
+create function pgq._purge(topic text, group_id text, error text, since timestamp with time zone, until timestamp with time zone, most integer, execute boolean)
+    returns TABLE(partition_id integer, "offset" bigint)
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._purge(text,text,text,timestamp with time zone,timestamp with time zone,integer,boolean) from public;
 
 create function pgq._raise_missing_key(topic text)
     returns void
@@ -926,11 +1137,29 @@ create function pgq._reads_are_safe(partition_id integer)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._reads_are_safe(integer) from public;
 
+create function pgq._record_at(partition_id integer, "offset" bigint)
+    returns pgq.consumer_record
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._record_at(integer,bigint) from public;
+
 create function pgq._record_bytes(value bytea, key bytea, header_keys text[], header_values bytea[])
     returns bigint
     language sql immutable
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._record_bytes(bytea,bytea,text[],bytea[]) from public;
+
+create function pgq._redrive(topic text, group_id text, error text, since timestamp with time zone, until timestamp with time zone, most integer, execute boolean)
+    returns TABLE(partition_id integer, "offset" bigint, retry_topic text)
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._redrive(text,text,text,timestamp with time zone,timestamp with time zone,integer,boolean) from public;
+
+create function pgq._redriven_headers(INOUT keys text[], INOUT "values" bytea[])
+    returns record
+    language plpgsql immutable
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._redriven_headers(text[],bytea[]) from public;
 
 create function pgq._refuse_direct_insert()
     returns trigger
@@ -1038,6 +1267,21 @@ create function pgq._settle(partition_id integer, "offset" bigint, OUT next_offs
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._settle(integer,bigint) from public;
 
+create function pgq._settle_dead_letters(partition_ids integer[], offsets bigint[], outcome text)
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._settle_dead_letters(integer[],bigint[],text) from public;
+
+create function pgq._settled_to(partition_id integer)
+    returns bigint
+    language plpgsql volatile
+    set enable_bitmapscan = off
+    set enable_hashjoin = off
+    set enable_sort = off
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._settled_to(integer) from public;
+
 create function pgq._store_offsets(consumer_group_id integer, partition_ids integer[], offsets bigint[], metadata text[] DEFAULT NULL::text[])
     returns void
     language plpgsql volatile
@@ -1056,6 +1300,12 @@ create function pgq._synchronous_standbys(OUT method text, OUT wanted integer, O
     language plpgsql stable
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._synchronous_standbys() from public;
+
+create function pgq._take_dead_letters(topic text, group_id text, error text, since timestamp with time zone, until timestamp with time zone, most integer, execute boolean)
+    returns TABLE(partition_id integer, "offset" bigint, failed_at timestamp with time zone)
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._take_dead_letters(text,text,text,timestamp with time zone,timestamp with time zone,integer,boolean) from public;
 
 create function pgq._take_offset(topic_id integer, partition_id integer, sequence regclass)
     returns bigint
@@ -1086,6 +1336,12 @@ create function pgq._topic_metadata(topic text, OUT topic_id integer, OUT partit
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._topic_metadata(text) from public;
 
+create function pgq._topic_names()
+    returns SETOF text
+    language sql stable security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._topic_names() from public;
+
 create function pgq._topology(topics text[])
     returns bigint
     language sql stable
@@ -1097,6 +1353,15 @@ create function pgq._unpark(held integer[], notified boolean)
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._unpark(integer[],boolean) from public;
+
+create function pgq._unsettled_dead_letters(partition_id integer, error text, since timestamp with time zone, until timestamp with time zone, most integer)
+    returns TABLE("offset" bigint, failed_at timestamp with time zone)
+    language plpgsql volatile
+    set enable_bitmapscan = off
+    set enable_hashjoin = off
+    set enable_sort = off
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._unsettled_dead_letters(integer,text,timestamp with time zone,timestamp with time zone,integer) from public;
 
 create function pgq._view_name(topic_id integer, name text)
     returns text
@@ -1160,6 +1425,12 @@ create function pgq.begin_flush(topic_ids integer[], partitions integer[], count
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.begin_flush(integer[],integer[],integer[],bigint[],text,bigint,integer,bigint,bigint,boolean) from public;
 
+create function pgq.cancel_delayed(delayed_id text)
+    returns boolean
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.cancel_delayed(text) from public;
+
 create function pgq.change_subscription(member_id bigint, topics text[])
     returns void
     language plpgsql volatile security definer
@@ -1208,6 +1479,12 @@ create function pgq.crc32(key bytea)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.crc32(bytea) from public;
 
+create function pgq.create_retry_topics(group_id text, topics text[])
+    returns SETOF text
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.create_retry_topics(text,text[]) from public;
+
 create function pgq.create_topic(name text, partitions integer DEFAULT 1, config jsonb DEFAULT '{}'::jsonb)
     returns pgq.topic_description
     language plpgsql volatile security definer
@@ -1219,6 +1496,12 @@ create function pgq.create_topic_step(name text, partitions integer, config json
     language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.create_topic_step(text,integer,jsonb) from public;
+
+create function pgq.dead_letters(topic text DEFAULT NULL::text, group_id text DEFAULT NULL::text, error text DEFAULT NULL::text, since timestamp with time zone DEFAULT NULL::timestamp with time zone, until timestamp with time zone DEFAULT NULL::timestamp with time zone, most integer DEFAULT 100)
+    returns TABLE(topic text, group_id text, dead_letter_topic text, partition integer, "offset" bigint, origin_partition integer, origin_offset bigint, failed_at timestamp with time zone, attempts integer, redriven integer, first_error text, last_error text, key bytea, value bytea, codec smallint, header_keys text[], header_values bytea[])
+    language sql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.dead_letters(text,text,text,timestamp with time zone,timestamp with time zone,integer) from public;
 
 create function pgq.delete_group(group_id text)
     returns void
@@ -1251,6 +1534,16 @@ create function pgq.delete_topic_step(name text)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.delete_topic_step(text) from public;
 
+create function pgq.deliver_due(most integer DEFAULT 1000, OUT delivered integer, OUT next_due_ms bigint)
+    returns record
+    language plpgsql volatile security definer
+    set enable_bitmapscan = off
+    set enable_mergejoin = off
+    set enable_seqscan = off
+    set enable_sort = off
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.deliver_due(integer) from public;
+
 create function pgq.describe_cluster()
     returns TABLE(server text, role text, address text, port integer, state text, sync_state text, flush_lag_bytes bigint, replay_lag_bytes bigint, lag_seconds double precision)
     language plpgsql volatile security definer
@@ -1269,6 +1562,12 @@ create function pgq.end_stuck_members(member_id bigint)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.end_stuck_members(bigint) from public;
 
+create function pgq.fail_records(group_id text, topics text[], partitions integer[], offsets bigint[], due_ats timestamp with time zone[], errors text[], attempts integer[] DEFAULT NULL::integer[])
+    returns integer
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.fail_records(text,text[],integer[],bigint[],timestamp with time zone[],text[],integer[]) from public;
+
 create function pgq."fetch"(topic text, partition integer, "offset" bigint, max_records integer DEFAULT 500)
     returns SETOF pgq.consumer_record
     language plpgsql volatile security definer
@@ -1281,7 +1580,7 @@ create function pgq.group_assignment(member_id bigint, OUT generation bigint, OU
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.group_assignment(bigint) from public;
 
-create function pgq.heartbeat(member_id bigint, count_claims boolean DEFAULT false, OUT generation bigint, OUT claims bigint)
+create function pgq.heartbeat(member_id bigint, count_claims boolean DEFAULT false, OUT generation bigint, OUT claims bigint, OUT next_due_ms bigint)
     returns record
     language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
@@ -1369,11 +1668,29 @@ create function pgq.produce_batch(topic text, "values" bytea[], keys bytea[] DEF
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.produce_batch(text,bytea[],bytea[],integer[],timestamp with time zone[],jsonb[]) from public;
 
+create function pgq.produce_delayed(topic text, value bytea, deliver_at timestamp with time zone, key bytea DEFAULT NULL::bytea, header_keys text[] DEFAULT NULL::text[], header_values bytea[] DEFAULT NULL::bytea[], partition integer DEFAULT NULL::integer, "timestamp" timestamp with time zone DEFAULT NULL::timestamp with time zone)
+    returns text
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.produce_delayed(text,bytea,timestamp with time zone,bytea,text[],bytea[],integer,timestamp with time zone) from public;
+
 create function pgq.produce_json(topic text, value jsonb, key text DEFAULT NULL::text, headers jsonb DEFAULT NULL::jsonb, INOUT partition integer DEFAULT NULL::integer, "timestamp" timestamp with time zone DEFAULT NULL::timestamp with time zone, OUT "offset" bigint)
     returns record
     language sql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.produce_json(text,jsonb,text,jsonb,integer,timestamp with time zone) from public;
+
+create function pgq.purge_dead_letters(topic text DEFAULT NULL::text, group_id text DEFAULT NULL::text, error text DEFAULT NULL::text, since timestamp with time zone DEFAULT NULL::timestamp with time zone, until timestamp with time zone DEFAULT NULL::timestamp with time zone, most integer DEFAULT 100, execute boolean DEFAULT false)
+    returns TABLE(topic text, group_id text, dead_letter_topic text, partition integer, "offset" bigint, origin_partition integer, origin_offset bigint, failed_at timestamp with time zone, last_error text)
+    language sql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.purge_dead_letters(text,text,text,timestamp with time zone,timestamp with time zone,integer,boolean) from public;
+
+create function pgq.redrive_dead_letters(topic text DEFAULT NULL::text, group_id text DEFAULT NULL::text, error text DEFAULT NULL::text, since timestamp with time zone DEFAULT NULL::timestamp with time zone, until timestamp with time zone DEFAULT NULL::timestamp with time zone, most integer DEFAULT 100, execute boolean DEFAULT false)
+    returns TABLE(topic text, group_id text, dead_letter_topic text, partition integer, "offset" bigint, origin_partition integer, origin_offset bigint, failed_at timestamp with time zone, last_error text, retry_topic text)
+    language sql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq.redrive_dead_letters(text,text,text,timestamp with time zone,timestamp with time zone,integer,boolean) from public;
 
 create function pgq.reset_offsets(group_id text, spec text, value text DEFAULT NULL::text, topics text[] DEFAULT NULL::text[], partitions integer[] DEFAULT NULL::integer[], offsets bigint[] DEFAULT NULL::bigint[], execute boolean DEFAULT false)
     returns TABLE(topic text, partition integer, current_offset bigint, new_offset bigint, clamped boolean)

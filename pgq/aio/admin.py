@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
 from pgq import errors
 from pgq.aio.client import AsyncClient
 from pgq.core import statements
+from pgq.core.compression import decompress
 from pgq.drivers.tasks import sleep
 from pgq.types import (
     ClusterDescription,
     ConsumerGroupDescription,
     ConsumerGroupListing,
+    DeadLetter,
     MemberDescription,
     OffsetAndMetadata,
     OffsetReset,
     ServerDescription,
+    SettledDeadLetter,
     TopicDescription,
     TopicPartition,
 )
@@ -30,6 +34,8 @@ Progress = Callable[[int, int], object]
 _ONE_TRANSACTION = 25
 """Partitions that are made in one transaction: what a step of pgq.create_topic_step makes."""
 _RETRY_S = 0.1
+_MOST_BYTES = 104_857_600
+"""How long a dead letter's value may become when it is decompressed, as a consumer's by default."""
 
 
 class AsyncAdmin(AsyncClient):
@@ -168,6 +174,17 @@ class AsyncAdmin(AsyncClient):
             result[TopicPartition(*tp)] = rows[0][0]
         return result
 
+    async def cancel_delayed(self, delayed_id: str) -> bool:
+        """Take back a record that waits until it is due; return whether it still waited.
+
+        Once this has returned True the record is never appended. In a transaction of your own: pgq.cancel_delayed.
+
+        Raises:
+            InvalidDelayedIdError: it is no id of a delayed record.
+        """
+        cancelled: bool = (await (await self._connection()).fetch(statements.CANCEL_DELAYED, delayed_id))[0][0]
+        return cancelled
+
     async def list_consumer_groups(self, states: Iterable[str] | None = None) -> list[ConsumerGroupListing]:
         """Return the consumer groups by name, of these states (Empty, Stable, Rebalancing) or all."""
         wanted = None if states is None else list(states)
@@ -287,6 +304,87 @@ class AsyncAdmin(AsyncClient):
         rows = await (await self._connection()).fetch(statements.DELETE_GROUP_OFFSETS, group_id, *_arrays(partitions))
         return int(rows[0][0])
 
+    async def list_dead_letters(
+        self,
+        topic: str | None = None,
+        group_id: str | None = None,
+        *,
+        error: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        most: int = 100,
+    ) -> list[DeadLetter]:
+        """Return records that groups could not process and that nobody has redriven or purged, oldest failure first.
+
+        Args:
+            topic: only of this origin: the topic that they were first read from.
+            group_id: only of this group.
+            error: only those whose first or last error contains this text; upper and lower case are the same.
+            since: only those that failed last at that time or later. Without a time zone it is the session's.
+            until: only those that failed last before that time.
+            most: how many at most. Their values come with them.
+
+        Raises:
+            UnknownTopicError, GroupIdNotFoundError, InvalidRequestError, NotLeaderError
+        """
+        args = _filters(topic, group_id, error, since, until, most)
+        rows = await (await self._connection()).fetch(statements.LIST_DEAD_LETTERS, *args)
+        return [_dead_letter(row) for row in rows]
+
+    async def redrive_dead_letters(
+        self,
+        topic: str | None = None,
+        group_id: str | None = None,
+        *,
+        error: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        most: int = 100,
+        execute: bool = False,
+    ) -> list[SettledDeadLetter]:
+        """Send dead letters back to the retry topics of their groups, if told so; return which, oldest failure first.
+
+        Their groups process them anew, with all attempts. Each is sent once, also by calls at the same time. A call is
+        one transaction; call again until nothing is returned. With `until` those that fail again meanwhile stay.
+
+        Args:
+            topic, group_id, error, since, until, most: which, as for list_dead_letters.
+            execute: whether to do it. Otherwise the result is what the next call would do.
+
+        Raises:
+            UnknownTopicError: also if a group has no retry topic any more.
+            GroupIdNotFoundError, InvalidRequestError, NotLeaderError, NotEnoughReplicasError
+        """
+        args = _filters(topic, group_id, error, since, until, most)
+        rows = await (await self._connection()).fetch(statements.REDRIVE_DEAD_LETTERS, *args, execute)
+        return [SettledDeadLetter(*row) for row in rows]
+
+    async def purge_dead_letters(
+        self,
+        topic: str | None = None,
+        group_id: str | None = None,
+        *,
+        error: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        most: int = 100,
+        execute: bool = False,
+    ) -> list[SettledDeadLetter]:
+        """Give dead letters up, if told so; return which, oldest failure first. They are listed no more.
+
+        They are deleted as soon as no earlier one of their topic is kept; space comes back by whole segments.
+
+        Args:
+            topic, group_id, error, since, until, most: which, as for list_dead_letters.
+            execute: whether to do it. Otherwise the result is what the next call would do.
+
+        Raises:
+            UnknownTopicError, GroupIdNotFoundError, InvalidRequestError, NotLeaderError
+        """
+        args = _filters(topic, group_id, error, since, until, most)
+        rows = await (await self._connection()).fetch(statements.PURGE_DEAD_LETTERS, *args, execute)
+        return [SettledDeadLetter(*row) for row in rows]
+
     async def _describe(self, statement: str, *args: Any) -> list[TopicDescription]:
         rows = await (await self._connection()).fetch(statement, *args)
         return [TopicDescription(r[0], r[1], r[2], json.loads(r[3])) for r in rows]
@@ -303,3 +401,25 @@ def _as_text(value: int | str | datetime | timedelta | None) -> str | None:
     if isinstance(value, timedelta):
         return f"{value.total_seconds():f} seconds"
     return None if value is None else str(value)
+
+
+def _filters(
+    topic: str | None,
+    group_id: str | None,
+    error: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    most: int,
+) -> tuple[Any, ...]:
+    if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most < 2**31:
+        raise errors.InvalidRequestError(f"most must be 1 to {2**31 - 1:,}, not {most!r}")
+    return topic, group_id, error, _as_text(since), _as_text(until), most
+
+
+def _dead_letter(row: Any) -> DeadLetter:
+    *fields, value, header_keys, header_values, codec = row
+    if codec is not None and value is not None:
+        with suppress(errors.CorruptRecordError, errors.UnsupportedCompressionTypeError):  # it may have failed for that
+            value, codec = decompress(codec, value, _MOST_BYTES), None
+    headers = () if header_keys is None else tuple(zip(header_keys, header_values, strict=True))
+    return DeadLetter._make([*fields, value, headers, codec])

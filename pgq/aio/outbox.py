@@ -9,8 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pgq import errors
-from pgq.core import statements
-from pgq.core.outbox import BaseOutbox, OutboxDelivery, arguments, settle
+from pgq.core.outbox import BaseOutbox, OutboxDelivery, calls
 from pgq.drivers import asyncpg as driver
 from pgq.types import Serializer
 
@@ -39,7 +38,7 @@ class AsyncOutbox(BaseOutbox):
         )
         self._connection = driver.wrap(connection)
         self._blocks: list[AbstractAsyncContextManager[None]] = []
-        self._collected: list[tuple[OutboxDelivery, Callable[[], bool]]] = []
+        self._collected: list[tuple[OutboxDelivery[Any], Callable[[], bool]]] = []
 
     async def __aenter__(self) -> Self:
         block = self._block()
@@ -69,7 +68,7 @@ class AsyncOutbox(BaseOutbox):
                     delivery.drop()
                 del self._collected[before:]
 
-    def _add(self, delivery: OutboxDelivery) -> None:
+    def _add(self, delivery: OutboxDelivery[Any]) -> None:
         if not self._blocks:
             raise errors.IllegalStateError(
                 "no block of the outbox is open: send in `async with pgq.outbox(connection) as outbox:`"
@@ -84,6 +83,6 @@ class AsyncOutbox(BaseOutbox):
                 held.append(delivery)
             else:
                 delivery.drop()
-        if held:
-            settle(held, await self._connection.fetch(statements.APPEND_RECORDS, *arguments(held)))
+        for statement, arguments, settle in calls(held):
+            settle(await self._connection.fetch(statement, *arguments))
         self._collected.clear()

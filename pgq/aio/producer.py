@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from itertools import groupby
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from itertools import chain, groupby, islice
 from operator import itemgetter
 from random import random
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 from pgq import errors
 from pgq.aio.client import AsyncClient
 from pgq.aio.client import connect as connect_checked
 from pgq.core import copy, statements
-from pgq.core.accumulator import Accumulator, Batch, PartitionBatch, Place
+from pgq.core.accumulator import Accumulator, Batch, DelayedPart, Part, PartitionBatch, Place
 from pgq.core.backoff import backoff_s
 from pgq.core.compression import Compressor, compressor
 from pgq.core.copy import Row
 from pgq.core.metadata import TopicMetadata
 from pgq.core.partitioner import SHORT_KEY, Partitioner, check_partition, choose_partitioner
-from pgq.core.rows import make_row
+from pgq.core.rows import DelayedRow, delay_arguments, due_time_ms, make_row
 from pgq.drivers import asyncpg as driver
 from pgq.drivers.tasks import Deadline, Deliveries, Delivery, Event, Lock, Mutex, Worker, logger, sleep
 from pgq.serde import serializer, size_of
 from pgq.telemetry import PRODUCER_METRICS
-from pgq.types import FlushReport, Header, RecordMetadata, Serializer
+from pgq.types import DelayedRecordMetadata, FlushReport, Header, RecordMetadata, Serializer
 
 _ACKS: dict[int | str, str] = {0: "0", 1: "1", -1: "all", "0": "0", "1": "1", "-1": "all", "all": "all"}
 _ABSENT = (None, None, None, None, None)
@@ -69,16 +70,24 @@ def _closed() -> errors.PgqError:
 class _Flush:
     """Parts that go into one transaction, and what its attempts have in common."""
 
-    __slots__ = ("acks", "attempts", "give_up_at", "number", "parts", "repeated")
+    __slots__ = ("acks", "attempts", "delayed", "give_up_at", "number", "parts", "repeated")
 
-    def __init__(self, parts: list[PartitionBatch], acks: str, give_up_at: float) -> None:
+    def __init__(
+        self, parts: Iterable[PartitionBatch], delayed: Iterable[DelayedPart], acks: str, give_up_at: float
+    ) -> None:
         self.parts = sorted(parts, key=lambda part: (part.topic_id, part.partition))
+        self.delayed = list(delayed)
         self.acks = acks
         self.give_up_at = give_up_at
         self.attempts = 0
         self.number = 0
         self.repeated = False
         """Whether a commit was sent, so that the records may be in the log, or may still get there."""
+
+    @property
+    def all_parts(self) -> Sequence[Part[Any]]:
+        """Its parts of either kind."""
+        return (*self.parts, *self.delayed)
 
 
 class AsyncProducer(AsyncClient):
@@ -224,6 +233,7 @@ class AsyncProducer(AsyncClient):
                     self._identity = _Identity(*rows[0])
                 self._sender = Worker(self._run, "pgq-producer")
 
+    @overload
     async def send(
         self,
         topic: str,
@@ -234,8 +244,71 @@ class AsyncProducer(AsyncClient):
         timestamp_ms: int | None = None,
         connection: Any = None,
         acks: int | str | None = None,
-    ) -> Delivery:
-        """Buffer a record and return the future of its RecordMetadata.
+        deliver_at: None = None,
+        delay_ms: None = None,
+    ) -> Delivery[RecordMetadata]: ...
+    @overload
+    async def send(
+        self,
+        topic: str,
+        value: Any,
+        key: Any = None,
+        headers: Iterable[Header] | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+        connection: Any = None,
+        acks: int | str | None = None,
+        *,
+        deliver_at: datetime,
+        delay_ms: None = None,
+    ) -> Delivery[DelayedRecordMetadata]: ...
+    @overload
+    async def send(
+        self,
+        topic: str,
+        value: Any,
+        key: Any = None,
+        headers: Iterable[Header] | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+        connection: Any = None,
+        acks: int | str | None = None,
+        deliver_at: None = None,
+        *,
+        delay_ms: float,
+    ) -> Delivery[DelayedRecordMetadata]: ...
+    @overload
+    async def send(
+        self,
+        topic: str,
+        value: Any,
+        key: Any = None,
+        headers: Iterable[Header] | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+        connection: Any = None,
+        acks: int | str | None = None,
+        deliver_at: datetime | None = None,
+        delay_ms: float | None = None,
+    ) -> Delivery[Any]: ...
+    async def send(
+        self,
+        topic: str,
+        value: Any,
+        key: Any = None,
+        headers: Iterable[Header] | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+        connection: Any = None,
+        acks: int | str | None = None,
+        deliver_at: datetime | None = None,
+        delay_ms: float | None = None,
+    ) -> Delivery[Any]:
+        """Buffer a record and return the future of its RecordMetadata, or DelayedRecordMetadata.
+
+        With `deliver_at` or `delay_ms` the record waits in the database and is appended when it is due, never earlier,
+        by any consumer or by the service; while neither runs it goes on waiting. Its future is done when it waits
+        there, by a flush like any other. What is due first is appended first.
 
         With `connection` the record is appended now, in that connection's transaction: it becomes visible, or not,
         with everything else in it, and readers of its partition stop before it until then. The future is done, though
@@ -246,19 +319,28 @@ class AsyncProducer(AsyncClient):
             key: bytes, or what the key_serializer takes. Records of one key go to one partition.
             headers: pairs of a str and bytes (or None), in order; a key may come twice.
             partition: instead of the key's; without either, one that changes from batch to batch.
-            timestamp_ms: milliseconds since 1970; now if None.
+            timestamp_ms: milliseconds since 1970; if None, now, or when the delayed record is appended.
             connection: the application's own connection; its synchronous_commit decides what its commit waits for.
                 Nothing is compressed then.
             acks: instead of the producer's. A change of it ends a batch.
+            deliver_at: when the record is due, with a time zone. What is past is due at once. Ten years ahead at most.
+                Nothing is compressed then.
+            delay_ms: the same as milliseconds from this call on, by this machine's clock.
 
         Raises:
-            UnknownTopicError, UnknownPartitionError, MessageTooLargeError, InvalidRecordError, InvalidTimestampError:
-                the record is refused, nothing is buffered.
+            UnknownTopicError, UnknownPartitionError, MessageTooLargeError, InvalidRecordError, InvalidTimestampError,
+            InvalidRequestError: the record is refused, nothing is buffered.
             BufferFullError: the buffer stayed full for max_block_ms; nothing is buffered.
             ProducerFencedError: another producer with this one's transactional_id has started.
         """
         when = time.time_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
         row = make_row(value, key, headers, when, self._key_serializer, self._value_serializer)
+        if deliver_at is not None or delay_ms is not None:
+            due_ms = due_time_ms(deliver_at, delay_ms, time.time_ns() // 1_000_000)
+            delayed = DelayedRow(topic, partition, "murmur2", timestamp_ms, row, due_ms)
+            if connection is not None:
+                return await self._delay_in(connection, delayed)
+            return await self._delay(delayed, self._acks if acks is None else _acks(acks))
         if connection is not None:
             return await self._send_in(connection, topic, row, partition)
         known = self._topics.get(topic)
@@ -358,8 +440,7 @@ class AsyncProducer(AsyncClient):
             if wake:
                 self._wake.set()
         if batch is None:
-            batch = Batch(Event(), 0, wanted_acks)
-            batch.done.set()
+            batch = self._done_batch()
         return Deliveries(batch, places)
 
     async def flush(self, timeout: float | None = None) -> None:
@@ -499,22 +580,62 @@ class AsyncProducer(AsyncClient):
         topic: str,
         row: Row,
         partition: int | None,
-    ) -> Delivery:
+    ) -> Delivery[RecordMetadata]:
         timestamp_ms, key, value, headers, _ = row
         names = [name for name, _ in headers] or None
         values = [header_value for _, header_value in headers] if headers else None
         wrapped = driver.wrap(connection)
-        if partition is None and key is not None and self._partitioner != "murmur2":
-            # pgq.produce would choose by murmur2
-            rows = await wrapped.fetch(statements.TOPIC_METADATA, topic)
-            partition = self._find_by_key(key, len(rows[0][1]))
+        partition = await self._choose_in(wrapped, topic, key, partition)
         rows = await wrapped.fetch(statements.PRODUCE, topic, value, key, names, values, partition, timestamp_ms)
         part = PartitionBatch(topic, 0, rows[0][0])
         part.rows.append(row)
         part.offsets = (rows[0][1],)
+        return Delivery(self._done_batch(), part, 0)
+
+    async def _choose_in(self, wrapped: Any, topic: str, key: bytes | None, partition: int | None) -> int | None:
+        """Return the partition of a record where the server would choose another: it knows murmur2."""
+        if partition is None and key is not None and self._partitioner != "murmur2":
+            rows = await wrapped.fetch(statements.TOPIC_METADATA, topic)
+            return self._find_by_key(key, len(rows[0][1]))
+        return partition
+
+    def _done_batch(self) -> Batch:
+        """Return a batch for a future whose outcome is known."""
         batch = Batch(Event(), 0, self._acks)
         batch.done.set()
-        return Delivery(batch, part, 0)
+        return batch
+
+    async def _delay_in(self, connection: Any, record: DelayedRow) -> Delivery[DelayedRecordMetadata]:
+        wrapped = driver.wrap(connection)
+        partition = await self._choose_in(wrapped, record.topic, record.row[1], record.partition)
+        part = DelayedPart(record.topic, 0)
+        part.kept = await wrapped.fetch(
+            statements.DELAY_RECORDS, *delay_arguments([record._replace(partition=partition)])
+        )
+        return Delivery(self._done_batch(), part, 0)
+
+    async def _delay(self, record: DelayedRow, acks: str) -> Delivery[DelayedRecordMetadata]:
+        """Buffer a delayed record."""
+        topic = record.topic
+        known = self._topics.get(topic)
+        if known is None:
+            known = await self._metadata(topic)
+        if record.timestamp_ms is not None:
+            _check_ahead(known, record.timestamp_ms)
+        partition, size = self._place(known, record.row, record.partition)
+        if partition < 0:
+            partition = self._sticky.get(topic, 0) % len(known.partition_ids)
+        if self._accumulator.bytes >= self._buffer_memory:
+            await self._wait_for_room()
+        with self._lock:
+            if self._refusal is not None:
+                raise self._refusal
+            batch, part, index, wake = self._accumulator.add_delayed(
+                known, record._replace(partition=partition), size, acks
+            )
+        if wake:
+            self._wake.set()
+        return Delivery(batch, part, index)
 
     async def _run(self) -> None:
         """Flush batches until the producer stops and nothing is left. What the worker runs."""
@@ -540,28 +661,34 @@ class AsyncProducer(AsyncClient):
                 self._refusal = self._refusal or _closed()
                 left = self._accumulator.force()
             for batch in left:
-                self._fail(list(batch.parts.values()), errors.IllegalStateError("the producer's worker was ended"))
+                parts: list[Part[Any]] = [*batch.parts.values(), *batch.delayed.values()]
+                self._fail(parts, errors.IllegalStateError("the producer's worker was ended"))
                 self._finish(batch)
 
     async def _flush(self, batch: Batch) -> None:
-        parts = list(batch.parts.values())
+        give_up_at = batch.begun_at + self._delivery_timeout_s
+        flush = _Flush(batch.parts.values(), batch.delayed.values(), batch.acks, give_up_at)
+        parts = flush.all_parts
         now = time.monotonic()
         for topic in {part.topic for part in parts}:
             self._sticky[topic] = self._sticky.get(topic, 0) + 1
             known = self._topics.get(topic)
             if known is not None and now - known.fetched_at > self._metadata_max_age_s:
                 self._topics.pop(topic, None)  # the next send asks again
-        give_up_at = batch.begun_at + self._delivery_timeout_s
-        flush = _Flush(parts, batch.acks, give_up_at)
         error = await self._append_or_say(flush)
         topics = {part.topic_id for part in parts}
         if error is not None and len(topics) > 1 and not flush.repeated:
             # nothing was appended; one topic's trouble is not the others'
             for topic_id in topics:
-                flush = _Flush([part for part in parts if part.topic_id == topic_id], batch.acks, give_up_at)
+                flush = _Flush(
+                    (part for part in batch.parts.values() if part.topic_id == topic_id),
+                    (part for part in batch.delayed.values() if part.topic_id == topic_id),
+                    batch.acks,
+                    give_up_at,
+                )
                 error = await self._append_or_say(flush)
                 if error is not None:
-                    self._fail(flush.parts, error)
+                    self._fail(flush.all_parts, error)
         elif error is not None:
             self._fail(parts, error)
         self._finish(batch)
@@ -589,10 +716,10 @@ class AsyncProducer(AsyncClient):
         except Exception as error:  # noqa: BLE001
             failure = error
         report = FlushReport(
-            topics=tuple({part.topic: None for part in flush.parts}),
+            topics=tuple({part.topic: None for part in flush.all_parts}),
             partitions=len(flush.parts),
-            records=sum(len(part.rows) for part in flush.parts),
-            bytes=sum(part.bytes for part in flush.parts),
+            records=sum(len(part.rows) for part in flush.all_parts),
+            bytes=sum(part.bytes for part in flush.all_parts),
             acks=flush.acks,
             attempts=flush.attempts,
             seconds=time.monotonic() - began,
@@ -616,7 +743,7 @@ class AsyncProducer(AsyncClient):
             counts["records_sent_total"] += report.records
             counts["bytes_sent_total"] += report.bytes
 
-    def _fail(self, parts: list[PartitionBatch], error: Exception) -> None:
+    def _fail(self, parts: Sequence[Part[Any]], error: Exception) -> None:
         records = sum(len(part.rows) for part in parts)
         self._counts["record_errors_total"] += records
         logger.error("%d records to %s were not appended: %s", records, {part.topic for part in parts}, error)
@@ -665,7 +792,7 @@ class AsyncProducer(AsyncClient):
                 await sleep(wait_s)
 
     async def _append_once(self, flush: _Flush, limit_s: float) -> None:
-        """Append the records of some partitions in one transaction, and note their offsets."""
+        """Append the records of some partitions, and keep those that are delayed, in one transaction; note where."""
         connection = await self._connection()
         parts = flush.parts
         producer_id, producer_epoch, rotation = self._identity or _NOBODY
@@ -688,6 +815,8 @@ class AsyncProducer(AsyncClient):
                 )
                 taken = {(row[0], row[1]): row for row in rows}
                 if not rows[0][6]:
+                    if flush.delayed:
+                        await self._keep(connection, flush.delayed)
                     for topic_id, group in groupby(parts, key=lambda part: part.topic_id):
                         await self._copy(connection, topic_id, list(group), taken)
                 committing = flush.repeated = True
@@ -712,6 +841,17 @@ class AsyncProducer(AsyncClient):
             part.offsets = row[3]
             if row[2] is not None:
                 self._note_upkeep(row[2], sum(len(r[2] or b"") for r in part.rows), due=row[4])
+
+    async def _keep(self, connection: Any, parts: Sequence[DelayedPart]) -> None:
+        """Have delayed records wait; note their ids.
+
+        They are known before the commit is sent. So where an attempt of unknown outcome turns out to have kept them,
+        these are their ids.
+        """
+        records = list(chain.from_iterable(part.rows for part in parts))
+        kept = iter(await connection.fetch(statements.DELAY_RECORDS, *delay_arguments(records)))
+        for part in parts:
+            part.kept = list(islice(kept, len(part.rows)))
 
     async def _copy(
         self, connection: Any, topic_id: int, parts: list[PartitionBatch], taken: dict[tuple[int, int], Any]

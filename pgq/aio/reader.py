@@ -23,6 +23,8 @@ _ASK_EVERY_S = 0.1
 """How long a full window is taken for a sign that more is there, without a look at log start and log end."""
 _REPLICAS_TIMEOUT_MS = 200
 """How long one poll waits for standbys to have what was read; then the next one reads it again."""
+AWAY = (errors.BrokerNotAvailableError, errors.RequestTimedOutError, errors.NotLeaderError, errors.DatabaseError)
+"""Errors that may pass when the server is there again."""
 _RESETS = ("earliest", "latest", "none")
 _BY_DURATION = "by_duration:"
 
@@ -93,6 +95,8 @@ class AsyncReader(AsyncClient):
         self._key_deserializer = deserializer("key", key_deserializer)
         self._value_deserializer = deserializer("value", value_deserializer)
         self._assignment = Assignment()
+        self._retry_topics: frozenset[str] = frozenset()
+        """Those of the group: they are read from their beginning where nothing is committed, whatever the policy."""
         self._asked_at = 0.0
         self._leader_epoch: int | None = None
         self._mutex = Mutex()
@@ -254,12 +258,14 @@ class AsyncReader(AsyncClient):
             if state.tp in committed:
                 state.begin(committed[state.tp].offset)
                 state.committed = state.position
-        if by_policy:
+        if retried := [state.tp for state in by_policy if state.tp.topic in self._retry_topics]:
+            for tp, offset in (await self.beginning_offsets(retried)).items():
+                self._assignment[tp].begin(offset)
+        if others := [state for state in by_policy if state.position is None]:
             await self._reset(
-                by_policy,
+                others,
                 errors.NoOffsetForPartitionError(
-                    f"no committed offset for {by_policy[0].tp}, and auto_offset_reset is 'none':"
-                    " seek, or choose a policy"
+                    f"no committed offset for {others[0].tp}, and auto_offset_reset is 'none': seek, or choose a policy"
                 ),
             )
         return by_policy
@@ -277,7 +283,7 @@ class AsyncReader(AsyncClient):
             topics, numbers = [tp.topic for tp in partitions], [tp.partition for tp in partitions]
             rows = await self._fetch(statements.OFFSETS_FOR_AGE, topics, numbers, self._reset_policy)
             found |= {tp: row[0] for tp, row in zip(partitions, rows, strict=True) if row[0] is not None}
-        if added := [state.tp for state in states if state.added]:
+        if added := [state.tp for state in states if state.added or state.tp.topic in self._retry_topics]:
             # "latest" would skip what came before the group knew of the partition
             found |= await self.beginning_offsets(added)
         for state in states:

@@ -17,6 +17,7 @@ from pgq.cli.cluster import app as cluster_app
 from pgq.cli.consume import consume
 from pgq.cli.db import app as db_app
 from pgq.cli.dev import dev
+from pgq.cli.dlq import app as dlq_app
 from pgq.cli.doctor import doctor
 from pgq.cli.group import app as group_app
 from pgq.cli.lag import MonitoringCommand, lag
@@ -57,6 +58,7 @@ app.add_typer(topic_app, name="topic")
 app.command()(produce)
 app.command()(consume)
 app.add_typer(group_app, name="group")
+app.add_typer(dlq_app, name="dlq")
 app.command(cls=MonitoringCommand)(lag)
 app.command(cls=MonitoringCommand)(doctor)  # its exit codes are those of monitoring, too
 app.command()(serve)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pgq.cli.options import Dsn, TopicName, unescape
+from pgq.cli.options import Dsn, TopicName, parse_time, unescape
 from pgq.cli.output import count_text
 from pgq.cli.reading import BadInputError, Batch, Reader, csv_rows, json_lines, lines
 from pgq.errors import PgqError, UnknownPartitionError
@@ -83,6 +83,13 @@ def produce(
     header: Annotated[
         list[str] | None, typer.Option("--header", "-H", metavar="NAME=VALUE", help="Of each record; repeatable.")
     ] = None,
+    deliver_at: Annotated[
+        str | None,
+        typer.Option("--deliver-at", metavar="TIME", help="Append them at this time, ISO-8601; UTC if it has no zone."),
+    ] = None,
+    delay_ms: Annotated[
+        float | None, typer.Option("--delay-ms", metavar="MS", min=0, help="Append each so long after it was read.")
+    ] = None,
     acks: Annotated[
         Acks, typer.Option("--acks", help="What is waited for: standbys, the leader's disk, nothing.")
     ] = Acks.ALL,
@@ -105,6 +112,13 @@ def produce(
     what stood before it stays appended. Ctrl-C flushes what was read and ends with 130.
     """
     _check_options(input_format, key, key_separator, empty_is_null=empty_is_null)
+    if deliver_at is not None and delay_ms is not None:
+        raise typer.BadParameter("--deliver-at says when, and --delay-ms too: give one", param_hint="--delay-ms")
+    fields: dict[str, Any] = {"partition": partition}
+    if deliver_at is not None:
+        fields["deliver_at"] = parse_time(deliver_at, "--deliver-at")
+    elif delay_ms is not None:
+        fields["delay_ms"] = delay_ms
     headers = [_parse_header(text) for text in header or []]
     separator = None if key_separator is None else unescape(key_separator)
     interruption = _Interruption()
@@ -126,7 +140,7 @@ def produce(
             "partitioner": partitioner.value,
             **_timeouts(timeout_s),
         }
-        run = _Run(options, topic, headers, partition)
+        run = _Run(options, topic, headers, fields)
         with _progress(reader, quiet=quiet) as show:
             run.send_all(batches, interruption, show)
     seconds = time.monotonic() - started
@@ -135,7 +149,8 @@ def produce(
     if not quiet or run.problem is not None or interruption.signal:
         rate = f", {run.appended / seconds:,.0f} records/s" if run.appended else ""
         cut = "Interrupted. " if interruption.signal else ""
-        typer.echo(f"{cut}{count_text(run.appended, 'record')} appended to {topic} in {seconds:.1f} s{rate}", err=True)
+        done = "appended to" if len(fields) == 1 else "delayed for"
+        typer.echo(f"{cut}{count_text(run.appended, 'record')} {done} {topic} in {seconds:.1f} s{rate}", err=True)
     if interruption.signal:
         raise typer.Exit(128 + interruption.signal)
     if run.problem is not None:
@@ -247,13 +262,14 @@ class _Run:
     """One load: sends, and counts what the server has confirmed."""
 
     def __init__(
-        self, options: dict[str, Any], topic: str, headers: list[tuple[str, bytes]], partition: int | None
+        self, options: dict[str, Any], topic: str, headers: list[tuple[str, bytes]], fields: dict[str, Any]
     ) -> None:
         self._options = options
         self._topic = topic
         self._headers = headers or None
-        self._partition = partition
-        self._pending: deque[list[Delivery]] = deque()
+        self._fields = fields
+        """What all records have in common, as `send` takes it."""
+        self._pending: deque[list[Delivery[Any]]] = deque()
         self.appended = 0
         self.problem: str | None = None
         """The sentence that says why the load ended early."""
@@ -264,9 +280,10 @@ class _Run:
 
         with Producer(**self._options) as producer:
             partitions = producer.partitions_for(self._topic)  # no topic, no reading
-            if self._partition is not None and self._partition not in partitions:
+            partition = self._fields["partition"]
+            if partition is not None and partition not in partitions:
                 raise UnknownPartitionError(
-                    f"unknown partition {self._partition} of topic {self._topic!r}: it has 0 to {len(partitions) - 1}"
+                    f"unknown partition {partition} of topic {self._topic!r}: it has 0 to {len(partitions) - 1}"
                 )
             try:
                 for numbers, pairs in batches:
@@ -284,13 +301,13 @@ class _Run:
             self._settle()
 
     def _send(self, producer: Any, numbers: Any, pairs: list[tuple[bytes | None, bytes | None]]) -> None:
-        deliveries: list[Delivery] = []
+        deliveries: list[Delivery[Any]] = []
         self._pending.append(deliveries)
         send, sent = producer.send, deliveries.append
-        topic, headers, partition = self._topic, self._headers, self._partition
+        topic, headers, fields = self._topic, self._headers, self._fields
         try:
             for key, value in pairs:
-                sent(send(topic, value, key, headers, partition))
+                sent(send(topic, value, key, headers, **fields))
         except PgqError as error:
             self.problem = f"line {numbers[len(deliveries)]}: {_sentence(error)}"
 

@@ -62,6 +62,7 @@ def serve(
     segments_interval_ms: Annotated[float, _interval("segments")] = 1_000,
     retention_interval_ms: Annotated[float, _interval("retention")] = 5_000,
     compaction_interval_ms: Annotated[float, _interval("compaction")] = 15_000,
+    delivery_interval_ms: Annotated[float, _interval("delivery")] = 250,
     members_interval_ms: Annotated[float, _interval("members")] = 10_000,
     markers_interval_ms: Annotated[float, _interval("markers")] = 60_000,
     log_level: Annotated[
@@ -69,7 +70,7 @@ def serve(
     ] = LogLevel.INFO,
     dsn: DirectDsn = None,
 ) -> None:
-    """Make and roll segments, delete by retention, and what else keeps a log small, until SIGTERM or Ctrl-C.
+    """Deliver delayed records, delete by retention, and what else keeps a log small, until SIGTERM or Ctrl-C.
 
     Any number of instances may run; for each kind of job one leads, and another takes over when it ends. Answers
     /healthz and /metrics over HTTP. Waits for a server that is not there.
@@ -84,6 +85,7 @@ def serve(
         segments_interval_ms=segments_interval_ms,
         retention_interval_ms=retention_interval_ms,
         compaction_interval_ms=compaction_interval_ms,
+        delivery_interval_ms=delivery_interval_ms,
         members_interval_ms=members_interval_ms,
         markers_interval_ms=markers_interval_ms,
     )

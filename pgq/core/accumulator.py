@@ -9,40 +9,82 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pgq.core.copy import Row
 from pgq.core.metadata import TopicMetadata
-from pgq.types import RecordMetadata
+from pgq.core.rows import DelayedRow
+from pgq.types import DelayedRecordMetadata, RecordMetadata
+
+MetadataT = TypeVar("MetadataT")
 
 MAX_PARTITIONS = 100
 """Partitions in one transaction: each takes three locks of a table that all sessions share."""
+
+MAX_HOURS = 100
+"""Hours in which the delayed records of one transaction are due: those of each stand in a table of their own."""
 
 RECORD_OVERHEAD = 64
 """Bytes that a buffered record is counted with beside its own."""
 
 
-class PartitionBatch:
-    """The records of one partition in a batch, and after the flush their offsets or the error."""
+class Part(Generic[MetadataT]):
+    """Records of one topic in a batch, and after the flush what became of them."""
 
-    __slots__ = ("bytes", "error", "has_codecs", "has_headers", "offsets", "partition", "rows", "topic", "topic_id")
+    __slots__ = ("bytes", "error", "topic", "topic_id")
 
-    def __init__(self, topic: str, topic_id: int, partition: int) -> None:
+    rows: Sequence[object]
+
+    def __init__(self, topic: str, topic_id: int) -> None:
         self.topic = topic
         self.topic_id = topic_id
+        self.bytes = 0
+        self.error: BaseException | None = None
+
+    def metadata(self, index: int) -> MetadataT:
+        """Return what the future of the record at this place tells; only after a flush without an error."""
+        raise NotImplementedError
+
+
+class PartitionBatch(Part[RecordMetadata]):
+    """The records of one partition in a batch, and after the flush their offsets or the error."""
+
+    __slots__ = ("has_codecs", "has_headers", "offsets", "partition", "rows")
+
+    def __init__(self, topic: str, topic_id: int, partition: int) -> None:
+        super().__init__(topic, topic_id)
         self.partition = partition
         self.rows: list[Row] = []
-        self.bytes = 0
         self.has_headers = False
         self.has_codecs = False
         self.offsets: Sequence[int] = ()
-        self.error: BaseException | None = None
+
+    def metadata(self, index: int) -> RecordMetadata:
+        """Return where the record was appended."""
+        return RecordMetadata(self.topic, self.partition, self.offsets[index], self.rows[index][0])
+
+
+class DelayedPart(Part[DelayedRecordMetadata]):
+    """The records of one topic in a batch that wait until they are due, of whatever partitions."""
+
+    __slots__ = ("kept", "rows")
+
+    def __init__(self, topic: str, topic_id: int) -> None:
+        super().__init__(topic, topic_id)
+        self.rows: list[DelayedRow] = []
+        self.kept: Sequence[tuple[str, int, int]] = ()
+        """The id, partition and due time of each, once the server has told."""
+
+    def metadata(self, index: int) -> DelayedRecordMetadata:
+        """Return the record's id, and when it is due."""
+        delayed_id, partition, due_at = self.kept[index]
+        return DelayedRecordMetadata(self.topic, partition, delayed_id, due_at)
 
 
 class Batch:
     """Records that are flushed together. `done` is the shell's event: set when all of them succeeded or failed."""
 
-    __slots__ = ("acks", "begun_at", "callbacks", "done", "parts", "size")
+    __slots__ = ("acks", "begun_at", "callbacks", "delayed", "done", "hours", "parts", "size")
 
     def __init__(self, done: Any, begun_at: float, acks: str) -> None:
         self.done = done
@@ -51,6 +93,10 @@ class Batch:
         self.size = 0
         self.parts: dict[int, PartitionBatch] = {}
         """By partition_id."""
+        self.delayed: dict[int, DelayedPart] = {}
+        """By topic_id."""
+        self.hours: set[int] = set()
+        """In which they are due."""
         self.callbacks: list[Callable[[], object]] | None = []
 
     def when_done(self, callback: Callable[[], object]) -> bool:
@@ -141,6 +187,35 @@ class Accumulator:
             self._growing = None
             wake = True
         return batch, part, len(rows) - 1, wake
+
+    def add_delayed(
+        self, known: TopicMetadata, row: DelayedRow, size: int, acks: str
+    ) -> tuple[Batch, DelayedPart, int, bool]:
+        """Buffer a record that waits in the database until it is due; returns what `add` does."""
+        batch = self._growing
+        wake = False
+        if batch is None or batch.acks != acks:
+            batch = self._growing = Batch(self._new_event(), self._clock(), acks)
+            self._batches.append(batch)
+            wake = True
+        hour = row.due_ms // 3_600_000
+        if hour not in batch.hours:
+            if len(batch.hours) == MAX_HOURS:
+                self._growing = None
+                return (*self.add_delayed(known, row, size, acks)[:3], True)
+            batch.hours.add(hour)
+        part = batch.delayed.get(known.topic_id)
+        if part is None:
+            part = batch.delayed[known.topic_id] = DelayedPart(known.topic, known.topic_id)
+        part.rows.append(row)
+        size += RECORD_OVERHEAD
+        part.bytes += size
+        batch.size += size
+        self.bytes += size
+        if batch.size >= self._batch_size:
+            self._growing = None
+            wake = True
+        return batch, part, len(part.rows) - 1, wake
 
     def add_many(
         self, known: TopicMetadata, entries: Sequence[tuple[int, Row, int]], places: list[Place], sticky: int, acks: str

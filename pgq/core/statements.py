@@ -32,6 +32,16 @@ APPEND_RECORDS = (
     " from unnest($4::int8[]) with ordinality t (ms, nth) order by t.nth),"
     " $5::bytea[], $6::bytea[], $7::int4[], $8::text[], $9::bytea[])"
 )
+DELAY_RECORDS = (
+    "select delayed_id, partition, (date_part('epoch', due_at) * 1000)::int8"
+    " from pgq._delay_records($1::text[], $2::int4[], $3::text[],"
+    " array(select 'epoch'::timestamptz + t.ms * interval '1 millisecond'"
+    " from unnest($4::int8[]) with ordinality t (ms, nth) order by t.nth),"
+    " $5::bytea[], $6::bytea[], $7::int4[], $8::text[], $9::bytea[],"
+    " array(select 'epoch'::timestamptz + t.ms * interval '1 millisecond'"
+    " from unnest($10::int8[]) with ordinality t (ms, nth) order by t.nth))"
+)
+CANCEL_DELAYED = "select pgq.cancel_delayed($1::text)"
 DESCRIBE_CLUSTER = (
     "select server, role, address, port, state, sync_state, flush_lag_bytes, replay_lag_bytes, lag_seconds"
     " from pgq.describe_cluster()"
@@ -63,6 +73,12 @@ OFFSETS_FOR_AGE = (
 COMMIT_OFFSETS = (
     "select pgq.commit_offsets($1::text, $2::text[], $3::int4[], $4::int8[], $5::text[], $6::int8, $7::int8[])"
 )
+COMMIT_WITH_FAILURES = (
+    f"{COMMIT_OFFSETS}, pgq.fail_records($1::text, $8::text[], $9::int4[], $10::int8[],"
+    " array(select clock_timestamp() + d.ms * interval '1 millisecond'"
+    " from unnest($11::int8[]) with ordinality d (ms, nth) order by d.nth), $12::text[], $13::int4[])"
+)
+CREATE_RETRY_TOPICS = "select r.name from pgq.create_retry_topics($1::text, $2::text[]) r (name)"
 COMMITTED_OFFSETS = (
     'select topic, partition, "offset", metadata from pgq.committed_offsets($1::text, $2::text[], $3::int4[])'
 )
@@ -72,7 +88,7 @@ JOIN_GROUP = (
     "select member_id, generation, channel"
     f" from pgq.join_group($1::text, $2::text[], $3::text, $4::int4, $5::text, $6::text, $7::int8){_LOCAL}"
 )
-HEARTBEAT = f"select generation, claims from pgq.heartbeat($1::int8, $2::bool){_LOCAL}"
+HEARTBEAT = f"select generation, claims, next_due_ms from pgq.heartbeat($1::int8, $2::bool){_LOCAL}"
 END_STUCK_MEMBERS = "select pgq.end_stuck_members($1::int8)"
 GROUP_ASSIGNMENT = "select generation, assignor, members::text, topics::text from pgq.group_assignment($1::int8)"
 CLAIM_PARTITIONS = (
@@ -103,9 +119,23 @@ RESET_OFFSETS = (
 DELETE_GROUPS = "select pgq.delete_group(g) from unnest($1::text[]) g"
 DELETE_GROUP_OFFSETS = "select pgq.delete_group_offsets($1::text, $2::text[], $3::int4[])"
 
+_DEAD_LETTERS = "$1::text, $2::text, $3::text, $4::text::timestamptz, $5::text::timestamptz, $6::int4"
+_DEAD_LETTER = (
+    'select topic, group_id, dead_letter_topic, partition, "offset", origin_partition, origin_offset,'
+    " (date_part('epoch', failed_at) * 1000)::int8,"
+)
+LIST_DEAD_LETTERS = (
+    f"{_DEAD_LETTER} attempts, redriven, first_error, last_error, key, value, header_keys, header_values, codec"
+    f" from pgq.dead_letters({_DEAD_LETTERS})"
+)
+REDRIVE_DEAD_LETTERS = (
+    f"{_DEAD_LETTER} last_error, retry_topic from pgq.redrive_dead_letters({_DEAD_LETTERS}, $7::bool)"
+)
+PURGE_DEAD_LETTERS = f"{_DEAD_LETTER} last_error, null from pgq.purge_dead_letters({_DEAD_LETTERS}, $7::bool)"
+
 PARK = "select held, busy from pgq._park($1::int4[], $2::bool)"
 UNPARK = "select pgq._unpark($1::int4[], $2::bool)"
-TOPIC_NAMES = "select name from pgq.list_topics() order by name"
+TOPIC_NAMES = "select n from pgq._topic_names() n"
 LEADER_EPOCH = (
     "select case when not pg_is_in_recovery()"
     " then ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4 end"
@@ -125,6 +155,7 @@ DROPPABLE = "select partition_id, base_offset, tree, leaf, state, holders from p
 CLEAR_SEGMENT = "select pgq._clear_segment($1::int4, $2::int8, $3::int4)"
 DROP_SEGMENT = "select pgq._drop_segment($1::int4, $2::int8, $3::int4)"
 REMOVE_DEAD_MEMBERS = "select pgq._remove_dead_members()"
+DELIVER_DUE = f"select delivered, next_due_ms from pgq.deliver_due($1::int4){_LOCAL}"
 ROTATE_FLUSH_MARKERS = "select pgq.rotate_flush_markers()"
 LEAD = "select pgq._lead($1::int4, $2::int4)"
 REPORT_JOB = "select pgq._report_job($1::text, $2::float8, $3::text, $4::text, $5::int8)"

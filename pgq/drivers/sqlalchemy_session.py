@@ -9,8 +9,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
 from pgq import errors
-from pgq.core import statements
-from pgq.core.outbox import BaseOutbox, OutboxDelivery, arguments, settle
+from pgq.core.outbox import BaseOutbox, OutboxDelivery, calls
 from pgq.drivers.sqlalchemy import connection_of, fetch, refuse_autocommit
 from pgq.types import Serializer
 
@@ -44,7 +43,7 @@ class SessionOutbox(BaseOutbox):
             session.info[_KEY] = _Collected(session)
         self._collected: _Collected = session.info[_KEY]
 
-    def _add(self, delivery: OutboxDelivery) -> None:
+    def _add(self, delivery: OutboxDelivery[Any]) -> None:
         self._collected.add(self._session, delivery)
 
 
@@ -52,14 +51,14 @@ class _Collected:
     """What was sent in a session's transaction. One a session, kept in its `info`, whatever the number of outboxes."""
 
     def __init__(self, session: Session) -> None:
-        self._sent: dict[SessionTransaction | None, list[OutboxDelivery]] = {}
+        self._sent: dict[SessionTransaction | None, list[OutboxDelivery[Any]]] = {}
         """By the savepoint that it was sent in; None is none."""
         self._committing = False
         event.listen(session, "before_commit", self._before_commit)
         event.listen(session, "after_commit", self._after_commit)
         event.listen(session, "after_transaction_end", self._after_transaction_end)
 
-    def add(self, session: Session, delivery: OutboxDelivery) -> None:
+    def add(self, session: Session, delivery: OutboxDelivery[Any]) -> None:
         if not session.in_transaction():
             # as session.add does, so that closing the session tells us
             if not session.autobegin:
@@ -74,7 +73,8 @@ class _Collected:
         if sent:
             connection = connection_of(session)
             refuse_autocommit(connection)
-            settle(sent, fetch(connection, statements.APPEND_RECORDS, *arguments(sent)))
+            for statement, arguments, settle in calls(sent):
+                settle(fetch(connection, statement, *arguments))
             sent.clear()
 
     def _before_commit(self, session: Session) -> None:

@@ -7,10 +7,10 @@ import inspect
 import logging
 from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic
 
 from pgq import errors
-from pgq.core.accumulator import Batch, PartitionBatch, Place, first_error, outcome
+from pgq.core.accumulator import Batch, MetadataT, Part, Place, first_error, outcome
 from pgq.types import RecordMetadata
 
 logger = logging.getLogger("pgq")
@@ -89,6 +89,12 @@ async def sleep(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
+def check_handler(handler: Any) -> None:
+    """Refuse what cannot be called with a record."""
+    if not callable(handler):
+        raise errors.InvalidRequestError(f"the handler must be a function of a record, not {handler!r}")
+
+
 async def call(function: Callable[..., Any], *args: Any) -> None:
     """Call what the application gave, and await what it returns if that can be awaited."""
     result = function(*args)
@@ -96,12 +102,12 @@ async def call(function: Callable[..., Any], *args: Any) -> None:
         await result
 
 
-class Delivery:
-    """The future of one record: await it for its RecordMetadata, or for the error that kept it from being appended."""
+class Delivery(Generic[MetadataT]):
+    """The future of one record: await it for its metadata, or for the error that kept it from being appended."""
 
     __slots__ = ("_batch", "_index", "_part")
 
-    def __init__(self, batch: Batch, part: PartitionBatch, index: int) -> None:
+    def __init__(self, batch: Batch, part: Part[MetadataT], index: int) -> None:
         self._batch = batch
         self._part = part
         self._index = index
@@ -110,7 +116,7 @@ class Delivery:
         """Whether the outcome is known."""
         return bool(self._batch.done.is_set())
 
-    def result(self) -> RecordMetadata:
+    def result(self) -> MetadataT:
         """Return the outcome, which must be known.
 
         Raises:
@@ -121,7 +127,7 @@ class Delivery:
         part = self._part
         if part.error is not None:
             raise part.error
-        return RecordMetadata(part.topic, part.partition, part.offsets[self._index], part.rows[self._index][0])
+        return part.metadata(self._index)
 
     def exception(self) -> BaseException | None:
         """Return the error, or None; the outcome must be known."""
@@ -129,17 +135,17 @@ class Delivery:
             raise asyncio.InvalidStateError("the record is not flushed yet: await the future, or flush()")
         return self._part.error
 
-    def add_done_callback(self, callback: Callable[[Delivery], object]) -> None:
+    def add_done_callback(self, callback: Callable[[Delivery[MetadataT]], object]) -> None:
         """Call back, with this future, once the outcome is known."""
         if not self._batch.when_done(lambda: callback(self)):
             callback(self)
 
-    def __await__(self) -> Generator[Any, None, RecordMetadata]:
+    def __await__(self) -> Generator[Any, None, MetadataT]:
         if not self.done():
             yield from self._batch.done.wait().__await__()
         return self.result()
 
-    async def wait(self) -> RecordMetadata:
+    async def wait(self) -> MetadataT:
         """As awaiting it."""
         return await self
 

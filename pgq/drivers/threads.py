@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic
 
 from pgq import errors
-from pgq.core.accumulator import Batch, PartitionBatch, Place, first_error, outcome
+from pgq.core.accumulator import Batch, MetadataT, Part, Place, first_error, outcome
 from pgq.types import RecordMetadata
 
 logger = logging.getLogger("pgq")
@@ -94,17 +95,25 @@ class Deadline:
             self._connection.abort()
 
 
+def check_handler(handler: Any) -> None:
+    """Refuse what cannot be called with a record, or would have to be awaited."""
+    if not callable(handler):
+        raise errors.InvalidRequestError(f"the handler must be a function of a record, not {handler!r}")
+    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__):
+        raise errors.InvalidRequestError("the handler is a coroutine function: give it to AsyncConsumer.run")
+
+
 def call(function: Callable[..., Any], *args: Any) -> None:
     """Call what the application gave."""
     function(*args)
 
 
-class Delivery:
-    """The future of one record: ask it for its RecordMetadata, or for the error that kept it from being appended."""
+class Delivery(Generic[MetadataT]):
+    """The future of one record: ask it for its metadata, or for the error that kept it from being appended."""
 
     __slots__ = ("_batch", "_index", "_part")
 
-    def __init__(self, batch: Batch, part: PartitionBatch, index: int) -> None:
+    def __init__(self, batch: Batch, part: Part[MetadataT], index: int) -> None:
         self._batch = batch
         self._part = part
         self._index = index
@@ -113,7 +122,7 @@ class Delivery:
         """Whether the outcome is known."""
         return bool(self._batch.done.is_set())
 
-    def result(self, timeout: float | None = None) -> RecordMetadata:
+    def result(self, timeout: float | None = None) -> MetadataT:
         """Wait for the outcome, at most timeout seconds.
 
         Raises:
@@ -125,7 +134,7 @@ class Delivery:
         part = self._part
         if part.error is not None:
             raise part.error
-        return RecordMetadata(part.topic, part.partition, part.offsets[self._index], part.rows[self._index][0])
+        return part.metadata(self._index)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the outcome, at most timeout seconds; return the error, or None."""
@@ -133,12 +142,12 @@ class Delivery:
             raise errors.RequestTimedOutError(f"not flushed within {timeout} s; the record may still be appended")
         return self._part.error
 
-    def add_done_callback(self, callback: Callable[[Delivery], object]) -> None:
+    def add_done_callback(self, callback: Callable[[Delivery[MetadataT]], object]) -> None:
         """Call back, with this future and in the sender's thread, once the outcome is known."""
         if not self._batch.when_done(lambda: callback(self)):
             callback(self)
 
-    def wait(self) -> RecordMetadata:
+    def wait(self) -> MetadataT:
         """As result()."""
         return self.result()
 

@@ -28,6 +28,9 @@ works there, and is done soon; else it gives way to whoever has waited for deadl
 _PENDING_TIMEOUT_MS = 500
 """At most, while others wait who want the partition: to end an interrupted detach."""
 
+_DELIVER_MOST = 1000
+"""Records that are delivered in one transaction."""
+
 Stopping = Callable[[], bool]
 
 
@@ -194,6 +197,22 @@ class Retention:
         if gone:
             return "dropped"
         return "held" if state == "pending" else "busy"
+
+
+class Delivery:
+    """Appends delayed records that are due. Members of groups do, too, but they may all be away."""
+
+    name: ClassVar[str] = "delivery"
+
+    def run_once(self, connection: Any, stopping: Stopping) -> Counter[str]:
+        """Do what is due."""
+        result: Counter[str] = Counter()
+        while not stopping():
+            ((delivered, next_due_ms),) = connection.fetch(statements.DELIVER_DUE, _DELIVER_MOST)
+            result["delivered"] += delivered
+            if not delivered or next_due_ms != 0:
+                break
+        return result
 
 
 class Members:

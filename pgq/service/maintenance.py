@@ -20,7 +20,7 @@ from pgq.core import statements
 from pgq.drivers.dsn import direct_dsn
 from pgq.drivers.threads import Deadline
 from pgq.service.compaction import CompactionJob
-from pgq.service.jobs import Job, Markers, Members, Retention, Segments
+from pgq.service.jobs import Delivery, Job, Markers, Members, Retention, Segments
 from pgq.sync.client import connect
 
 logger = logging.getLogger("pgq.service")
@@ -33,8 +33,8 @@ _BUSY_SHARE = 10
 _AGAIN_S = 0.1
 """A job that had something to do is run again after so many times as long as it took, but not sooner than that: where
 much is appended, its interval would be too long."""
-_IN_THE_WAY = frozenset(("busy", "postponed"))
-"""What a job has not done, because of others: no event for the log every second."""
+_EVERYDAY = frozenset(("busy", "postponed", "delivered"))
+"""What a job has not done, because of others, or does all the time: no event for the log every second."""
 _REPORT_EVERY_S = 10.0
 """How often pgq.job_status is written for a job that goes well."""
 _STEP_S = 60.0
@@ -147,9 +147,10 @@ class _Loop:
 class Maintenance:
     """Does what keeps a log small, in threads of its own: what `pgq serve` runs, for inside an application.
 
-    Makes and rolls segments, deletes by retention, compacts, removes dead members of groups, forgets old markers of
-    flushes. Any number of instances may run; for each kind of job one of them leads, and another one takes over within
-    a second when it is killed. Without any, producing and consuming go on, but no space comes back.
+    Makes and rolls segments, deletes by retention, compacts, delivers delayed records, removes dead members of groups,
+    forgets old markers of flushes. Any number of instances may run; for each kind of job one of them leads, and another
+    one takes over within a second when it is killed. Without any, producing and consuming go on, but no space comes
+    back.
 
     Every job works in short transactions of its own, on connections of its own.
 
@@ -159,6 +160,7 @@ class Maintenance:
         segments_interval_ms: how often to look for segments to be made or rolled.
         retention_interval_ms: how often to look for records to be deleted.
         compaction_interval_ms: how often to look for partitions to be compacted.
+        delivery_interval_ms: how often to look for delayed records that are due.
         members_interval_ms, markers_interval_ms: how often to look for members and markers to be removed.
     """
 
@@ -169,6 +171,7 @@ class Maintenance:
         segments_interval_ms: float = 1_000,
         retention_interval_ms: float = 5_000,
         compaction_interval_ms: float = 15_000,
+        delivery_interval_ms: float = 250,
         members_interval_ms: float = 10_000,
         markers_interval_ms: float = 60_000,
     ) -> None:
@@ -176,6 +179,7 @@ class Maintenance:
             "segments_interval_ms": segments_interval_ms,
             "retention_interval_ms": retention_interval_ms,
             "compaction_interval_ms": compaction_interval_ms,
+            "delivery_interval_ms": delivery_interval_ms,
             "members_interval_ms": members_interval_ms,
             "markers_interval_ms": markers_interval_ms,
         }
@@ -198,6 +202,8 @@ class Maintenance:
             ),
             # which works for minutes, on sessions of its own besides
             _Loop(3, 600_000, [_Entry(CompactionJob(self._connect_raw), compaction_interval_ms / 1000)]),
+            # whose records are due within a second
+            _Loop(4, 15_000, [_Entry(Delivery(), delivery_interval_ms / 1000)]),
         ]
 
     def start(self) -> None:
@@ -397,7 +403,7 @@ class Maintenance:
         else:
             entry.failures += 1
             logger.warning("%s failed after %.1f s: %s", name, seconds, problem)
-        if result.keys() - _IN_THE_WAY:
+        if result.keys() - _EVERYDAY:
             what = ", ".join(f"{count} {word}" for word, count in result.items())
             logger.info("%s: %s in %.3f s", name, what, seconds)
         entry.unreported += 1

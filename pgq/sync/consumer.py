@@ -11,19 +11,22 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from random import random
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from pgq import errors
 from pgq.core import statements
 from pgq.core.assignors import check_strategy
 from pgq.core.backoff import backoff_s
 from pgq.core.positions import PartitionState
+from pgq.core.retries import MOST_S, RetryPolicy, attempts_made, check_delay, error_text
 from pgq.drivers import psycopg as driver
 from pgq.drivers.dsn import direct_dsn
 from pgq.drivers.sqlstate import translating
-from pgq.drivers.threads import Event, Worker, call, logger, sleep
+from pgq.drivers.threads import Event, Lock, Worker, call, logger, sleep
 from pgq.sync.membership import Membership, arguments
-from pgq.sync.reader import Reader, check_at_least
+from pgq.sync.reader import AWAY, Reader, check_at_least
+from pgq.sync.worker import DEFAULT_RETRY, Handler, Runner
+from pgq.telemetry import CONSUMER_METRICS
 from pgq.types import ConsumerRebalanceListener, ConsumerRecord, Deserializer, OffsetAndMetadata, TopicPartition
 
 _QUICK_S = (0.001, 0.002, 0.004)
@@ -35,11 +38,24 @@ _PARKED_LOOK_S = 1.0
 _BEAT_S, _BUSY_BEAT_S = 0.5, 0.25
 """How often a member sees whether its group has changed, and whether its neighbour lives; who reads on without a pause
 does not hear that it has."""
+_DELIVER_EVERY_S = 1.0
+"""How often one without a group looks for delayed records that are due; a member's heartbeat says when to."""
+_DELIVER_MOST, _DELIVER_AGAIN_MS = 500, 100
 _CLAIM_S, _CLAIM_LATER_S, _CLAIM_SOON_S = 0.05, 0.5, 2.0
 """How often partitions are asked for that others are about to give up: at first, and after a while."""
 
 Offsets = Mapping[TopicPartition, int | OffsetAndMetadata]
-_AWAY = (errors.BrokerNotAvailableError, errors.RequestTimedOutError, errors.NotLeaderError, errors.DatabaseError)
+
+
+class Failure(NamedTuple):
+    """That a record could not be processed, until the commit of its offset."""
+
+    delay_ms: int | None
+    """None: it is a dead letter."""
+    error: str | None
+    attempt: int
+    """How often the record was processed in vain."""
+    noted_at: float
 
 
 class Consumer(Reader):
@@ -85,6 +101,8 @@ class Consumer(Reader):
             turn comes, and is not stepped over; `seek` behind it.
         key_deserializer, value_deserializer: from stored bytes to objects: "str", "json", a pydantic model, or any
             callable; null stays None.
+        retry: read the group's retry topics too, and make them; what `retry` goes by. All members of a group should
+            give it, or none. `run` brings one along.
     """
 
     def __init__(
@@ -110,6 +128,7 @@ class Consumer(Reader):
         max_decompressed_bytes: int = 104_857_600,
         key_deserializer: Deserializer | str | type | None = None,
         value_deserializer: Deserializer | str | type | None = None,
+        retry: RetryPolicy | None = None,
     ) -> None:
         super().__init__(
             dsn,
@@ -138,6 +157,10 @@ class Consumer(Reader):
             raise errors.InvalidGroupIdError(f"a group_id has 1 to 249 characters, not {len(group_id)}")
         if group_instance_id is not None and (group_id is None or not 1 <= len(group_instance_id) <= 249):
             raise errors.InvalidRequestError("a group_instance_id has 1 to 249 characters, and needs a group_id")
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise errors.InvalidRequestError(f"retry must be a RetryPolicy or None, not {retry!r}")
+        if retry is not None and group_id is None:
+            raise errors.InvalidGroupIdError("retry needs a group_id: retry topics are a group's")
         check_strategy(partition_assignment_strategy)
         self._topics: tuple[str, ...] = _names(topics)
         self._pattern: re.Pattern[str] | None = None
@@ -186,6 +209,8 @@ class Consumer(Reader):
         """The topics whose lock is held, if the consumer is parked; another's lock serves as well."""
         self._parked_at: list[int] = []
         self._park_interrupted = False
+        self._due_at = 0.0
+        """When to append the delayed records that are due, of whatever topic."""
         self._quiet_at = 0.0
         """When all partitions were last seen to have nothing more; 0 if that is not so, or something has changed."""
         self._worker: Worker | None = None
@@ -195,6 +220,16 @@ class Consumer(Reader):
         self._void: set[TopicPartition] = set()
         """Partitions that have gone, with records that the application was given and has not committed."""
         self._listener_error: Exception | None = None
+        self._retry = retry
+        self._retried_topics: dict[str, list[str]] = {}
+        """Topics -> their retry topics, as far as they are known to be there."""
+        self._failures: dict[TopicPartition, dict[int, Failure]] = {}
+        self._failures_lock = Lock()
+        self._commit_by = float("inf")
+        """When the first of them is due again."""
+        self._runner: Runner | None = None
+        self._stopping = False
+        self._counts = {metric.name: 0.0 for metric in CONSUMER_METRICS}
 
     def start(self) -> None:
         """Connect; join the group, or assign the partitions of the topics. A member may have to wait for its own.
@@ -211,7 +246,8 @@ class Consumer(Reader):
     def close(self) -> None:
         """Commit what was delivered, if enable_auto_commit is on, leave the group at once and close the connection.
 
-        A static member keeps its place in the group for session_timeout_ms. May be called again.
+        A static member keeps its place in the group for session_timeout_ms. May be called again. While `run` is at work
+        it is `stop`.
         """
         self._close(failed=False)
 
@@ -256,16 +292,20 @@ class Consumer(Reader):
         self._subscription_changed = self._attention = True
 
     def subscription(self) -> set[str]:
-        """Return the topics that are subscribed to; of a pattern, those that were found."""
-        return set(self._topics or self._read_topics)
+        """Return the topics that are subscribed to; of a pattern, those that were found; without retry topics."""
+        return set(self._topics) or set(self._read_topics) - self._retry_topics
 
     def assign(self, partitions: Iterable[TopicPartition]) -> None:
         """Read these partitions, and only these, whoever else does: no group shares them out.
+
+        Retry topics are made if `retry` was given; to read them, assign their partitions as well.
 
         Raises:
             UnknownTopicError, UnknownPartitionError
         """
         states = self._make_states([TopicPartition(*tp) for tp in partitions], known=False)
+        if self._retry is not None:
+            self._make_retry_topics({state.tp.topic for state in states})
         if self._subscribed or self._subscription_changed:
             self.unsubscribe()
             self._follow_subscription()
@@ -313,7 +353,7 @@ class Consumer(Reader):
                 for batch in (self._getmany(set(), self._max_poll_records, 60)).values():
                     self._buffer.extend(batch)
                 failures = 0
-            except _AWAY as error:
+            except AWAY as error:
                 failures += 1
                 self._excuse(error, failures, 60)
         self._given = self._buffer.popleft()
@@ -373,7 +413,8 @@ class Consumer(Reader):
             self._move(tp, committed.offset)
 
     def commit(self, offsets: Offsets | None = None, connection: Any = None) -> None:
-        """Store the group's offsets: the next ones to process.
+        """Store the group's offsets: the next ones to process. Records before them that were noted to have failed go
+        to the group's retry or dead letter topic, in the same transaction.
 
         Args:
             offsets: what to store; None for all records that the application was given.
@@ -408,15 +449,27 @@ class Consumer(Reader):
             args = self._membership.commit_arguments(given)
         else:
             args = (*arguments(self._group_id, given), None, None)
+        statement, failed = statements.COMMIT_OFFSETS, self._covered({tp: o.offset for tp, o in given.items()})
+        if failed:
+            statement, args = statements.COMMIT_WITH_FAILURES, (*args, *_failed(failed))
         try:
             if connection is not None:
-                driver.wrap(connection).fetch(statements.COMMIT_OFFSETS, *args)
+                driver.wrap(connection).fetch(statement, *args)
+                self._forget_failures(failed)
                 return
-            self._fetch(statements.COMMIT_OFFSETS, *args)
+            self._fetch(statement, *args)
         except errors.CommitFailedError:
+            self._counts["commit_errors_total"] += 1
             if self._membership is not None:
                 self._membership.lose("its claims are void")  # as every commit would be
             raise
+        except errors.PgqError as error:
+            self._counts["commit_errors_total"] += 1
+            if failed and isinstance(error, errors.UnknownTopicError):
+                self._make_retry_topics_again()
+            raise
+        self._counts["commits_total"] += 1
+        self._forget_failures(failed)
         self._note_committed({tp: committed.offset for tp, committed in given.items()})
 
     def committed(self, tp: TopicPartition) -> int | None:
@@ -477,6 +530,153 @@ class Consumer(Reader):
             raise
         self._in_transaction = False
         self._note_committed(offsets)
+
+    def retry(self, record: ConsumerRecord, error: object = None, delay_ms: float | None = None) -> None:
+        """Note that a record could not be processed, and should be tried again later.
+
+        It goes to the group's retry topic with the commit that covers its offset, in the same transaction, and comes
+        again from there when it is due; if it has had the policy's max_attempts, it goes to the dead letter topic. If
+        the partition is lost, or the position moved back, before the commit, the note is dropped, and the record comes
+        again anyway.
+
+        Args:
+            error: an exception or a sentence, kept in the headers.
+            delay_ms: how long to wait; None: what the policy says.
+
+        Raises:
+            InvalidGroupIdError: the consumer has no group_id.
+            IllegalStateError: the consumer was made without `retry`; the partition is not this consumer's; or its
+                offset is committed already.
+            InvalidRequestError: delay_ms is not 0 to ten years.
+        """
+        policy = self._check_failed(record)
+        if delay_ms is not None:
+            check_delay("delay_ms", delay_ms, MOST_S * 1000)
+        attempt = attempts_made(record, self._group_id) + 1
+        if attempt >= policy.max_attempts:
+            self._note_failure(record, None, error, attempt)
+        else:
+            wait_ms = policy.delay_s(attempt, random()) * 1000 if delay_ms is None else delay_ms
+            self._note_failure(record, wait_ms, error, attempt)
+
+    def dead_letter(self, record: ConsumerRecord, error: object = None) -> None:
+        """Note that a record cannot be processed: it goes to the group's dead letter topic. Else as `retry`.
+
+        Raises:
+            InvalidGroupIdError, IllegalStateError: as `retry`.
+        """
+        self._check_failed(record)
+        self._note_failure(record, None, error, attempts_made(record, self._group_id) + 1)
+
+    def run(self, handler: Handler, *, retry: RetryPolicy | None = DEFAULT_RETRY, concurrency: int = 1) -> None:
+        """Call the handler for every record, until `stop`, SIGTERM or SIGINT; then close. Commits what is done.
+
+        A record is done when the handler returns, or has failed and is noted to be tried again or to be a dead letter.
+        An offset is committed only when all before it are done: every auto_commit_interval_ms, when partitions change
+        hands, and at the end, also if enable_auto_commit is off. A killed process gets again what was not committed.
+
+        Records with the same key are processed one after another, in order. With a concurrency of 1 all records are.
+        The handler may raise Reject, for a dead letter at once, or RetryLater; after any other exception, or one of a
+        deserializer, the record is tried again by the policy. If the handler takes longer than max_poll_interval_ms,
+        and nothing else begins or ends meanwhile, the member leaves the group.
+
+        Args:
+            handler: called with a record; the async client awaits what it returns if that can be awaited. The sync
+                client calls it in threads.
+            retry: what to do with what fails. None: the first exception ends `run`, which raises it.
+            concurrency: how many records are worked on at a time.
+
+        Raises:
+            InvalidGroupIdError: the consumer has no group_id.
+            IllegalStateError: it is closed, or runs already.
+            PgqError: what `getmany` raises, but for errors that may pass: those are logged, and it goes on.
+        """
+        Runner(self, handler, retry, concurrency).run()
+
+    def stop(self) -> None:
+        """End `run`: nothing more is begun, what has begun ends, and is committed. From any thread or signal handler.
+
+        If `run` is called later, it ends at once.
+        """
+        self._stopping = True
+
+    def metrics(self) -> dict[str, float]:
+        """Return what pgq.telemetry.CONSUMER_METRICS describes."""
+        runner = self._runner
+        in_flight = 0 if runner is None else runner.in_flight()
+        return self._counts | {"records_in_flight": in_flight, "partitions": len(self._assignment)}
+
+    # failures
+
+    def _check_failed(self, record: ConsumerRecord) -> RetryPolicy:
+        if self._group_id is None:
+            raise errors.InvalidGroupIdError("retry topics are a group's: give the consumer a group_id")
+        if self._retry is None:
+            raise errors.IllegalStateError(
+                "this consumer does not read the group's retry topics: give it retry=RetryPolicy()"
+            )
+        state = self._state(TopicPartition(record.topic, record.partition))
+        if state.committed is not None and record.offset < state.committed:
+            raise errors.IllegalStateError(
+                f"offset {record.offset} of {record.topic}-{record.partition} is committed already, as far as"
+                f" {state.committed}: note what failed before that"
+            )
+        return self._retry
+
+    def _note_failure(self, record: ConsumerRecord, delay_ms: float | None, error: object, attempt: int) -> None:
+        noted = Failure(None if delay_ms is None else int(delay_ms), error_text(error), attempt, time.monotonic())
+        with self._failures_lock:
+            self._counts["records_dead_lettered_total" if delay_ms is None else "records_retried_total"] += 1
+            self._failures.setdefault(TopicPartition(record.topic, record.partition), {})[record.offset] = noted
+            if delay_ms is not None:
+                self._commit_by = min(self._commit_by, noted.noted_at + delay_ms / 1000)
+
+    def _covered(self, offsets: Mapping[TopicPartition, int]) -> list[tuple[TopicPartition, int, Failure]]:
+        """Return what has failed before these offsets."""
+        with self._failures_lock:
+            return [
+                (tp, offset, noted)
+                for tp, end in offsets.items()
+                for offset, noted in self._failures.get(tp, {}).items()
+                if offset < end
+            ]
+
+    def _failure_count(self) -> int:
+        with self._failures_lock:
+            return sum(map(len, self._failures.values()))
+
+    def _forget_failures(self, failed: Iterable[tuple[TopicPartition, int, Failure]]) -> None:
+        """Drop notes that were stored."""
+        with self._failures_lock:
+            for tp, offset, noted in failed:
+                notes = self._failures.get(tp, {})
+                if notes.get(offset) is noted:
+                    del notes[offset]
+                    if not notes:
+                        del self._failures[tp]
+
+    def _forget_failures_from(self, tp: TopicPartition, offset: int) -> None:
+        """Drop notes on records that come again."""
+        with self._failures_lock:
+            notes = self._failures.pop(tp, {})
+            if kept := {number: noted for number, noted in notes.items() if number < offset}:
+                self._failures[tp] = kept
+
+    def _make_retry_topics(self, topics: Collection[str]) -> frozenset[str]:
+        """See to it that the topics have retry topics and dead letter topics; return the names of the former."""
+        for topic in sorted(set(topics) - self._retried_topics.keys()):
+            try:
+                rows = self._fetch(statements.CREATE_RETRY_TOPICS, self._group_id, [topic])
+            except errors.UnknownTopicError:
+                continue  # deleted meanwhile
+            self._retried_topics[topic] = [name for (name,) in rows]
+        self._retry_topics = frozenset(name for topic in topics for name in self._retried_topics.get(topic, ()))
+        return self._retry_topics
+
+    def _make_retry_topics_again(self) -> None:
+        """Make those that were deleted."""
+        self._retried_topics.clear()
+        self._looked_at = float("-inf")
 
     def _check_void(self) -> None:
         """Refuse to commit the application's writes for records that another member gets, too."""
@@ -552,6 +752,9 @@ class Consumer(Reader):
     def _move(self, tp: TopicPartition, offset: int) -> None:
         state = self._state(tp)
         self._forget_buffered([state.tp])
+        self._forget_failures_from(state.tp, offset)
+        if self._runner is not None:
+            self._runner.forget([state.tp])
         self._quiet_at = 0.0
         state.begin(offset)
         state.last = None
@@ -568,7 +771,8 @@ class Consumer(Reader):
         for record in self._buffer:
             firsts.setdefault((record[0], record[1]), record.offset)
         states = self._assignment.all()
-        return {s.tp: firsts.get(s.tp, s.position) for s in states if s.position is not None and not s.truncated}
+        reached = {s.tp: firsts.get(s.tp, s.position) for s in states if s.position is not None and not s.truncated}
+        return reached if self._runner is None else self._runner.done(reached)
 
     def _uncommitted(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """Return those that are not known to be committed."""
@@ -589,6 +793,9 @@ class Consumer(Reader):
         for state in before:
             if state.tp not in self._assignment or self._assignment[state.tp] is not state:
                 self._before.pop(state.tp, None)
+                if self._runner is not None:
+                    self._runner.forget([state.tp])
+                self._forget_failures_from(state.tp, 0)
                 if not self._auto_commit and state.restart is not None and self._next(state) != state.restart:
                     self._void.add(state.tp)
                 if state.committed is None and state.restart is not None:
@@ -604,6 +811,7 @@ class Consumer(Reader):
             if state.restart is not None:
                 state.advance(state.restart)
                 state.more = False
+                self._forget_failures_from(state.tp, state.restart)
 
     def _claim_again(self) -> None:
         """Start from what is committed, once nothing more can come of a commit whose outcome is not known."""
@@ -633,7 +841,9 @@ class Consumer(Reader):
 
     def _prepare(self) -> None:
         """See to it that what is read is what should be; commit if it is time."""
-        if self._auto_commit and time.monotonic() - self._committed_at >= self._auto_commit_interval_s:
+        if time.monotonic() >= self._due_at:
+            self._deliver_due()
+        if self._is_time_to_commit():
             self._commit_delivered(self._delivered())
         if self._subscription_changed:
             self._follow_subscription()
@@ -643,6 +853,11 @@ class Consumer(Reader):
             self._rebalance(self._membership)
         elif self._is_old(self._looked_at):
             self._find_partitions()
+
+    def _is_time_to_commit(self) -> bool:
+        now = time.monotonic()
+        due = now - self._committed_at >= self._auto_commit_interval_s or now >= self._commit_by
+        return self._auto_commit and due
 
     def _is_old(self, looked_at: float) -> bool:
         return time.monotonic() - looked_at >= self._metadata_max_age_s
@@ -655,6 +870,8 @@ class Consumer(Reader):
         else:
             rows = self._fetch(statements.TOPIC_NAMES)
             topics = tuple(name for (name,) in rows if pattern.match(name))
+        if self._retry is not None:
+            topics = tuple(dict.fromkeys([*topics, *sorted(self._make_retry_topics(topics))]))
         self._looked_at = now
         return topics
 
@@ -708,6 +925,8 @@ class Consumer(Reader):
         if membership.member_id is None:
             return  # the next call joins again
         surplus = membership.surplus()
+        if self._runner is not None:
+            surplus = self._runner.finished(surplus)  # the rest later; nobody waits for it here
         if surplus or membership.unsure:
             if surplus:
                 self._give_up(membership, surplus)
@@ -757,6 +976,8 @@ class Consumer(Reader):
 
     def _give_up(self, membership: Membership, partitions: set[TopicPartition]) -> None:
         """Finish with partitions that are to be another's."""
+        if self._runner is not None:
+            self._runner.finish(partitions)
         if self._auto_commit:
             delivered = self._delivered()
             self._commit_delivered({tp: o for tp, o in delivered.items() if tp in partitions})
@@ -790,17 +1011,42 @@ class Consumer(Reader):
             super()._meet_deleted(state)
         logger.warning("group %s: %s-%d was deleted", self._group_id, *state.tp)
         self._replace(other for other in self._assignment.all() if other is not state)
-        self._looked_at = float("-inf")
+        self._make_retry_topics_again()
 
     def _beat(self, membership: Membership, every_s: float) -> None:
         now = time.monotonic()
         if now - self._beat_at >= every_s:
             self._beat_at = now
             membership.beat()
+            self._note_due(membership.next_due_ms)
+
+    def _note_due(self, next_due_ms: int | None) -> None:
+        """Remember when the next delayed record is due, as the server has just said."""
+        wait_s = float("inf") if next_due_ms is None else next_due_ms / 1000
+        if self._membership is None:
+            wait_s = min(wait_s, _DELIVER_EVERY_S)
+        self._due_at = time.monotonic() + wait_s
+
+    def _deliver_due(self) -> None:
+        """Append what is due: with or without the service, whoever reads sees to it."""
+        self._due_at = time.monotonic() + _DELIVER_EVERY_S
+        try:
+            rows = self._fetch(statements.DELIVER_DUE, _DELIVER_MOST)
+        except AWAY:
+            raise
+        except errors.PgqError as error:
+            logger.warning("delayed records: %s", error)  # no reason not to read
+        else:
+            delivered, next_due_ms = rows[0]
+            if not delivered and next_due_ms is not None:
+                next_due_ms = max(
+                    next_due_ms, _DELIVER_AGAIN_MS
+                )  # what is due is being cancelled, or delivered by others
+            self._note_due(next_due_ms)
 
     def _commit_delivered(self, offsets: dict[TopicPartition, int]) -> None:
         """Commit by itself, what has changed; a failure is logged and the next time tries again."""
-        self._committed_at = time.monotonic()
+        self._committed_at, self._commit_by = time.monotonic(), float("inf")
         changed = self._uncommitted(offsets)
         if not changed:
             return
@@ -837,7 +1083,7 @@ class Consumer(Reader):
             return
         now = time.monotonic()
         progress = (self._polls, len(self._buffer))
-        if self._polling or progress != self._progress:
+        if self._polling or self._runner is not None or progress != self._progress:  # it sees to that itself
             self._progress, self._progress_at = progress, now
         elif self._parked is not None and now - self._progress_at > _PARKED_LOOK_S:
             self._unpark(notified=False)
@@ -851,12 +1097,17 @@ class Consumer(Reader):
             if not self._subscribed:
                 return
             self._beat(membership, _BEAT_S)
+            if time.monotonic() >= self._due_at:
+                self._deliver_due()
             due = self._auto_commit and now - self._committed_at >= self._auto_commit_interval_s
             if membership.stale or membership.member_id is None or self._missing(membership) or due:
                 self._attention = True
 
     def _close(self, *, failed: bool) -> None:
         if self._closed:
+            return
+        if self._runner is not None and not self._runner.closes:
+            self.stop()  # it closes when what has begun has ended
             return
         self._ending.set()
         membership = self._membership
@@ -925,7 +1176,7 @@ class Consumer(Reader):
                     until = min(deadline, start + self._fetch_max_wait_s) if result else deadline
                     self._put_back(result)
                     self._wait(max(0.0, until - time.monotonic()))
-                except _AWAY as error:
+                except AWAY as error:
                     if result:
                         break
                     failures += 1
@@ -1054,12 +1305,13 @@ class Consumer(Reader):
         if topic_ids and self._parked is None:
             self._park(topic_ids)
             return  # somebody is appending; or it has just been parked, and has to look once more
-        until = now + min(left_s, _PARKED_LOOK_S)
+        until = min(now + min(left_s, _PARKED_LOOK_S), self._due_at)
         while (left_s := until - time.monotonic()) > 0:
             if self._hear(connection, min(left_s, _BEAT_S)) or connection.closed or self._attention:
                 return
             if membership is not None and membership.member_id is not None and self._subscribed:
                 self._beat(membership, _BEAT_S * 0.9)
+                until = min(until, self._due_at)
                 if membership.stale or membership.member_id is None:
                     return
         if self._parked is not None and len(self._parked) < len(topic_ids):
@@ -1121,6 +1373,19 @@ def _names(topics: Iterable[str]) -> tuple[str, ...]:
         if not isinstance(name, str):
             raise errors.InvalidTopicError(f"a topic's name is a string, not {name!r}")
     return names
+
+
+def _failed(failed: list[tuple[TopicPartition, int, Failure]]) -> tuple[Any, ...]:
+    """Return the arguments of COMMIT_WITH_FAILURES that COMMIT_OFFSETS has not."""
+    now = time.monotonic()
+    return (
+        [tp.topic for tp, _, _ in failed],
+        [tp.partition for tp, _, _ in failed],
+        [offset for _, offset, _ in failed],
+        [None if f.delay_ms is None else max(0, f.delay_ms - int((now - f.noted_at) * 1000)) for _, _, f in failed],
+        [f.error for _, _, f in failed],
+        [f.attempt for _, _, f in failed],
+    )
 
 
 def _size(part: Any) -> int:

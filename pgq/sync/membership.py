@@ -78,6 +78,8 @@ class Membership:
         self.claims: dict[TopicPartition, Claim] = {}
         self.target: dict[TopicPartition, tuple[int, int]] = {}
         """Partitions that should be this member's -> topic_id, partition_id."""
+        self.next_due_ms: int | None = None
+        """How long after the last heartbeat a delayed record was due; None if none waited."""
         self.fenced = False
         self._session: Any = None
         self._left_over: int | None = None
@@ -149,7 +151,7 @@ class Membership:
         _, rows = self._run(self._session, statements.HEARTBEAT, member_id, thoroughly)
         if self.member_id != member_id:
             return
-        generation, claims = rows[0]
+        generation, claims, self.next_due_ms = rows[0]
         if generation is None:
             self._was_removed()
         elif claims is not None and claims < held and changes == self._changes:

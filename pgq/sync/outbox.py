@@ -11,8 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pgq import errors
-from pgq.core import statements
-from pgq.core.outbox import BaseOutbox, OutboxDelivery, arguments, settle
+from pgq.core.outbox import BaseOutbox, OutboxDelivery, calls
 from pgq.drivers import psycopg as driver
 from pgq.types import Serializer
 
@@ -41,7 +40,7 @@ class Outbox(BaseOutbox):
         )
         self._connection = driver.wrap(connection)
         self._blocks: list[AbstractContextManager[None]] = []
-        self._collected: list[tuple[OutboxDelivery, Callable[[], bool]]] = []
+        self._collected: list[tuple[OutboxDelivery[Any], Callable[[], bool]]] = []
 
     def __enter__(self) -> Self:
         block = self._block()
@@ -71,7 +70,7 @@ class Outbox(BaseOutbox):
                     delivery.drop()
                 del self._collected[before:]
 
-    def _add(self, delivery: OutboxDelivery) -> None:
+    def _add(self, delivery: OutboxDelivery[Any]) -> None:
         if not self._blocks:
             raise errors.IllegalStateError(
                 "no block of the outbox is open: send in `with pgq.outbox(connection) as outbox:`"
@@ -86,6 +85,6 @@ class Outbox(BaseOutbox):
                 held.append(delivery)
             else:
                 delivery.drop()
-        if held:
-            settle(held, self._connection.fetch(statements.APPEND_RECORDS, *arguments(held)))
+        for statement, arguments, settle in calls(held):
+            settle(self._connection.fetch(statement, *arguments))
         self._collected.clear()

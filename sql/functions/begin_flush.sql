@@ -1,7 +1,8 @@
 -- Begin a flush of a producer: see that it may and need be done, then take offsets in partitions, by the append rule. The
 -- caller inserts exactly these rows into pgq_log.t<topic_id>, and commits. What the clients' flushes begin with.
 --
--- topic_ids, partitions, counts  as for pgq.begin_append
+-- topic_ids, partitions, counts  as for pgq.begin_append; empty if the flush has nothing for the log itself, only delayed records
+--               (pgq._delay_records), which the caller has kept in the same transaction
 -- newest_ms     parallel to them: the latest timestamp among each partition's records, in milliseconds since 1970
 -- acks          '0', '1' or 'all': what the transaction's COMMIT is to wait for, by its synchronous_commit
 -- producer_id   marks the flush, so that the same flush begun again finds it in the log; null leaves it unmarked
@@ -12,7 +13,8 @@
 -- returns a row a partition: its offsets, ascending but maybe with gaps; whether upkeep is due (pgq.upkeep); log_append_ms,
 --         the timestamp to give the records of a topic with message.timestamp.type = LogAppendTime, else null; appended:
 --         the flush is in the log already, with these offsets: commit without inserting. Then the commit waits as the
---         first attempt's should have; and the rotation to give with the next flush
+--         first attempt's should have; and the rotation to give with the next flush. A flush without partitions gets one
+--         row, of the last two alone
 -- transaction  joins the caller's, READ COMMITTED, which is for this flush alone: its synchronous_commit is set
 -- locks   APPEND and PARK, shared, a partition; the producer's row, shared, with a producer_epoch
 -- raises  PQ002 (UnknownPartitionError), PQ017 (InvalidTimestampError), PQ023 (InvalidRequestError),
@@ -52,8 +54,10 @@ begin
     if repeated and producer_id is not null then
         for topic_id, partition, offsets in
             select m.topic_id, m.partition,
-                   array(select o from unnest(m.ranges) r, generate_series(lower(r), upper(r) - 1) o order by o)
-              from pgq.flush_marker f, unnest(f.topic_ids, f.partitions, f.offsets) m (topic_id, partition, ranges)
+                   case when m.topic_id is not null
+                        then array(select o from unnest(m.ranges) r, generate_series(lower(r), upper(r) - 1) o order by o) end
+              from pgq.flush_marker f
+              left join unnest(f.topic_ids, f.partitions, f.offsets) m (topic_id, partition, ranges) on true
              where f.slot = (begin_flush.rotation & 3)::int and f.producer_id = begin_flush.producer_id
                and f.producer_epoch = coalesce(begin_flush.producer_epoch, 0) and f.number = begin_flush.number
         loop
@@ -98,6 +102,9 @@ begin
                                  else (select range_agg(int8range(o, o + 1)) from unnest(offsets) o) end;
         return next;
     end loop;
+    if not found then
+        return next;
+    end if;
     if producer_id is not null then
         insert into pgq.flush_marker (slot, producer_id, producer_epoch, number, topic_ids, partitions, offsets)
         values ((begin_flush.rotation & 3)::int, begin_flush.producer_id, coalesce(begin_flush.producer_epoch, 0), begin_flush.number,

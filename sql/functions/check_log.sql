@@ -170,7 +170,7 @@ begin
     select null, null, format('the %s pgq_log.%I belongs to no topic', case r.kind when 'S' then 'sequence' else 'table' end, r.name),
            'drop it, unless its records are to be saved'
       from relation r
-     where not exists (select from owned o where o.oid = r.oid)
+     where not exists (select from owned o where o.oid = r.oid) and r.name !~ '^delayed(_serial|_\d{8}_\d+)?$'
        and not r.detaching and (r.parent is null or exists (select from owned o where o.oid = r.parent))
     union all
     select null, null, format('the procedure pgq_log.%I belongs to no topic', f.proname), 'drop it'

@@ -5,9 +5,10 @@
 -- returns generation  of the group: if it is another than before, work out the assignment anew. Null: this is no member
 --                     any more: its claims are void. Join again, unless another session took a static member's place
 --         claims      how many partitions this session holds; null unless asked for
+--         next_due_ms  when to call pgq.deliver_due: in so many milliseconds; null: no record waits for its time
 -- transaction  any; writes only if the group changes
 create or replace function pgq.heartbeat(
-    member_id bigint, count_claims boolean default false, out generation bigint, out claims bigint)
+    member_id bigint, count_claims boolean default false, out generation bigint, out claims bigint, out next_due_ms bigint)
 language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
@@ -23,6 +24,7 @@ begin
     if not found then
         return;
     end if;
+    next_due_ms := pgq._next_due_ms();
     -- the ring: each member looks after the one before it
     select m.member_id into neighbour from pgq.group_member m
      where m.consumer_group_id = me.consumer_group_id and m.member_id < me.member_id order by m.member_id desc limit 1;

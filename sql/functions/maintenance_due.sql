@@ -16,6 +16,7 @@ declare
     part pgq.partition;
     decision record;
     idle interval;
+    overdue interval;
 begin
     perform pgq._check_leader();
     job := 'retention';
@@ -58,6 +59,13 @@ begin
     end if;
     partition := null;
     topic := null;
+    job := 'delivery';
+    select clock_timestamp() - j.succeeded_at into since from pgq.job j where j.job = 'delivery';
+    overdue := - pgq._next_due_ms() * interval '1 millisecond';
+    if overdue > maintenance_due.grace then
+        finding := format('delayed records have been due for %s', justify_interval(date_trunc('second', overdue)));
+        return next;
+    end if;
     job := 'members';
     since := (select clock_timestamp() - j.succeeded_at from pgq.job j where j.job = 'members');
     if since is null or since > maintenance_due.grace then

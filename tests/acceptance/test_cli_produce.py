@@ -171,6 +171,23 @@ def test_a_key_goes_where_the_producer_sends_it(dsn: str) -> None:
     assert {record.key.decode(): record.partition for record in records(dsn)} == expected
 
 
+def test_later(dsn: str, topic: str) -> None:
+    """The report says that they are not in the log yet."""
+    late = ["--deliver-at", "2035-05-31T12:00Z"]
+    for arguments in ["--delay-ms", "0"], ["--deliver-at", "2026-01-01T00:00:00"], late:
+        done = feed(dsn, b"%s\n\n" % arguments[1].encode(), "-p", "0", *arguments)
+        assert re.fullmatch(rb"2 records delayed for orders in [\d.]+ s, [\d,]+ records/s\n", done.stderr), done.stderr
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        assert value(conn, "select pgq.log_end_offset('orders', 0)") == 0
+        query = "select count(*), max(due_at) = '2035-05-31 12:00+00' from pgq.delayed_records"
+        assert conn.execute(query).fetchone() == (6, True)
+        assert value(conn, "select delivered from pgq.deliver_due()") == 4
+    assert pairs(dsn) == [(None, b"0"), (None, b""), (None, b"2026-01-01T00:00:00"), (None, b"")]
+    done = feed(dsn, b"x\n", "--deliver-at", "9999-01-01")
+    assert done.returncode == 1
+    assert b"line 1: a record can wait for ten years" in done.stderr
+
+
 def test_quiet(dsn: str, topic: str) -> None:
     done = feed(dsn, b"x\n", "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
@@ -192,6 +209,10 @@ def test_mistakes(dsn: str, topic: str, tmp_path: Path) -> None:
         ["-", "--format", "xml"],
         ["-", "-H", "nonsense"],
         ["-", "-p", "-1"],
+        ["-", "--delay-ms", "-1"],
+        ["-", "--delay-ms", "soon"],
+        ["-", "--deliver-at", "tomorrow"],
+        ["-", "--delay-ms", "1", "--deliver-at", "2030-01-01"],
     ):
         done = feed(dsn, b"x\n", *arguments)
         assert done.returncode == 2, arguments

@@ -242,7 +242,7 @@ def test_many_scrapes_at_once(dsn: str, serve: Serve, watcher: Connection) -> No
         found = list(pool.map(lambda _: service.metrics(), range(64)))
     assert all(one["pgq_up"] == [({}, 1)] for one in found)
     assert all(len(one["pgq_topic_partition_segments"]) == 20 for one in found)
-    assert sessions(watcher) == 4  # three of the jobs, one of all scrapes
+    assert sessions(watcher) == 5  # four of the jobs, one of all scrapes
 
 
 def test_paths_and_methods(dsn: str, serve: Serve) -> None:

@@ -34,7 +34,7 @@ from pgq.cli.serve import serve
 from pgq.config import Settings
 from pgq.embedded import EmbeddedServer
 from pgq.schema.files import sql_folder
-from pgq.telemetry import PRODUCER_METRICS, SERVICE_METRICS
+from pgq.telemetry import CONSUMER_METRICS, PRODUCER_METRICS, SERVICE_METRICS
 
 ROOT = Path(pgq.__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -389,6 +389,11 @@ def test_options_of_the_clients(heading: str, client: type[Any]) -> None:
 def test_metrics_of_a_producer() -> None:
     rows = table(REFERENCE / "configuration.md", "Metric")
     assert rows == {m.name: [f"`{m.name}`", m.kind, m.unit, m.description] for m in PRODUCER_METRICS}
+
+
+def test_metrics_of_a_consumer() -> None:
+    rows = table(REFERENCE / "metrics.md", "Metric of a consumer")
+    assert rows == {m.name: [f"`{m.name}`", m.kind, m.unit, m.description] for m in CONSUMER_METRICS}
 
 
 def test_metrics_of_the_service() -> None:

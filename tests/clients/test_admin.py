@@ -10,8 +10,10 @@ import pytest
 from pgq import (
     ConsumerGroupDescription,
     ConsumerGroupListing,
+    DeadLetter,
     OffsetAndMetadata,
     OffsetReset,
+    SettledDeadLetter,
     TopicDescription,
     TopicPartition,
     errors,
@@ -284,3 +286,100 @@ async def test_groups_are_deleted(clients: Clients, wide_topic: str) -> None:
         await admin.delete_consumer_groups(["a", "b"])
         assert await admin.list_consumer_groups() == []
         assert await admin.list_consumer_group_offsets("a") == {}
+
+
+# dead letters
+
+FAILED = datetime(2026, 1, 1, tzinfo=UTC)
+FAILED_MS = int(FAILED.timestamp() * 1000)
+
+
+def bury(conn: Connection, count: int, *, group_id: str = "billing", codec: int | None = None) -> None:
+    """Append so many dead letters of topic orders, that failed a minute apart."""
+    dead, retry = f"orders.{group_id}.dlq", f"orders.{group_id}.retry"
+    if not rows(conn, "select from pgq.failure_topic f where f.group_id = %s", group_id):
+        for kind, name in (("dead letter", dead), ("retry", retry)):
+            conn.execute("select pgq.create_topic(%s)", [name])
+            conn.execute(
+                "insert into pgq.failure_topic (topic_id, kind, group_id, origin)"
+                " select topic_id, %s, %s, 'orders' from pgq.topic where name = %s",
+                [kind, group_id, name],
+            )
+    for number in range(count):
+        headers = {
+            "pgq.origin.partition": b"2",
+            "pgq.origin.offset": b"%d" % number,
+            "pgq.attempt": b"5",
+            "pgq.failed": b"%d" % (FAILED_MS + 60_000 * number),
+            "pgq.first_error": b"",
+            "pgq.last_error": b"E%d" % number,
+        }
+        conn.execute(
+            "select pgq.produce(%s, %s, 'k', %s, %s)", [dead, b"v%d" % number, list(headers), list(headers.values())]
+        )
+    if codec is not None:
+        conn.execute(f"update pgq_log.t{value(conn, 'select pgq._topic_id(%s)', dead)} set codec = {codec}")
+
+
+async def test_dead_letters(clients: Clients, conn: Connection) -> None:
+    bury(conn, 4)
+    bury(conn, 1, group_id="audit")
+    async with clients.admin() as admin:
+        found = await admin.list_dead_letters(group_id="billing")
+        place = ("orders", "billing", "orders.billing.dlq", 0, 1, 2, 1, FAILED_MS + 60_000)
+        assert found[1] == DeadLetter(*place, 5, 0, "", "E1", b"k", b"v1", found[1].headers, None)
+        assert dict(found[1].headers)["pgq.last_error"] == b"E1"
+        assert [letter.offset for letter in found] == [0, 1, 2, 3]
+        assert len(await admin.list_dead_letters("orders", most=2)) == 2
+        later = await admin.list_dead_letters(since=FAILED + timedelta(minutes=1), until=FAILED + timedelta(minutes=3))
+        assert [letter.offset for letter in later] == [1, 2]
+
+        which = {"group_id": "billing", "error": "e1"}
+        (planned,) = await admin.redrive_dead_letters(**which)
+        assert planned == SettledDeadLetter(*place, "E1", "orders.billing.retry")
+        assert len(await admin.list_dead_letters(group_id="billing")) == 4, "nothing was changed"
+        assert await admin.redrive_dead_letters(**which, execute=True) == [planned]
+        assert await admin.redrive_dead_letters(**which, execute=True) == []
+        (purged,) = await admin.purge_dead_letters(group_id="billing", most=1, execute=True)
+        assert purged == SettledDeadLetter(*place[:4], 0, 2, 0, FAILED_MS, "E0", None)
+        assert [letter.offset for letter in await admin.list_dead_letters(group_id="billing")] == [2, 3]
+    assert value(conn, "select pgq.log_start_offset('orders.billing.dlq', 0)") == 2
+    assert value(conn, "select count(*) from pgq.fetch('orders.billing.retry', 0, 0)") == 1
+
+
+async def test_what_cannot_be_decompressed_is_listed(clients: Clients, conn: Connection) -> None:
+    """That may be why it is a dead letter."""
+    bury(conn, 1, codec=1)
+    async with clients.admin() as admin:
+        (letter,) = await admin.list_dead_letters()
+        assert (letter.value, letter.codec) == (b"v0", 1)
+    conn.execute("delete from pgq.failure_topic where kind = 'retry'")
+    async with clients.admin() as admin:
+        with pytest.raises(errors.UnknownTopicError, match="'billing' has no retry topic for topic 'orders'"):
+            await admin.redrive_dead_letters()
+
+
+async def test_dead_letters_that_there_are_not(clients: Clients, topic: str) -> None:
+    async with clients.admin() as admin:
+        for method in (admin.list_dead_letters, admin.redrive_dead_letters, admin.purge_dead_letters):
+            assert await method(topic) == []
+            for wrong in (0, -1, 2**31, True, "1"):
+                with pytest.raises(errors.InvalidRequestError):
+                    await method(most=wrong)
+            with pytest.raises(errors.UnknownTopicError):
+                await method("nope")
+            with pytest.raises(errors.GroupIdNotFoundError):
+                await method(group_id="nope")
+
+
+async def test_a_dead_letter_of_a_compressed_record_can_be_read(clients: Clients, conn: Connection) -> None:
+    bury(conn, 0)
+    async with clients.producer(compression_type="gzip") as producer:
+        await producer.send_and_wait("orders.billing.dlq", b"v" * 1000)
+    async with clients.admin() as admin:
+        (letter,) = await admin.list_dead_letters()
+    assert (letter.value, letter.codec, letter.headers) == (b"v" * 1000, None, ())
+    assert letter.failed_at == value(
+        conn,
+        """select (extract(epoch from "timestamp") * 1000)::int8 from pgq.fetch('orders.billing.dlq', 0, 0)""",
+    )

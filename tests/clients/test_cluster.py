@@ -189,3 +189,6 @@ def test_groups_on_a_standby(cluster: EmbeddedCluster, app: Connection, boss: Co
         with pytest.raises(psycopg.Error) as caught:
             call(standby, "reset_offsets", group_id="g", spec="to-latest")
         assert caught.value.sqlstate == "PQ010"
+        with pytest.raises(psycopg.Error) as caught:
+            call(standby, "deliver_due")
+        assert caught.value.sqlstate == "PQ010"

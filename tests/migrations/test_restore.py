@@ -127,6 +127,37 @@ def test_plain_dump_through_psql(full: Connection, dsn: str, empty_dsn: str, bin
     assert schema.check(empty_dsn) == []
 
 
+def test_records_that_wait_are_dumped_and_go_on_waiting(
+    conn: Connection, dsn: str, empty_dsn: str, bin_dir: Path
+) -> None:
+    """Though a transaction was open whose locks the copy does not know; and their numbers are not given out again."""
+    call(conn, "create_topic", name="orders")
+    with psycopg.connect(dsn, autocommit=True) as slow:
+        slow.execute("begin")
+        slow.execute("select pgq.produce_delayed('orders', 'open', now())")
+        conn.execute("select pgq.produce_delayed('orders', 'soon', now())")
+        assert call(conn, "deliver_due") == [(1, 500)]
+        slow.execute("commit")
+    conn.execute("select pgq.produce_delayed('orders', 'now', now(), key => 'k')")
+    conn.execute("select pgq.produce_delayed('orders', 'later', now() + interval '1 day')")
+    text = run(bin_dir / "pg_dump", "-d", dsn)
+    run(bin_dir / "psql", empty_dsn, "-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", text=text)
+    with psycopg.connect(empty_dsn, autocommit=True) as copy:
+        waiting = "select * from pgq.delayed_records order by created_at"
+        assert rows(copy, waiting) == rows(conn, waiting)
+        assert len(rows(copy, waiting)) == 3
+        assert schema.check(empty_dsn) == schema.check(dsn) == []
+        assert schema.repair(empty_dsn) == []
+        ((delivered, _),) = call(copy, "deliver_due")
+        assert delivered == 2
+        assert rows(copy, "select value from pgq.fetch('orders', 0, 0)") == [(b"soon",), (b"open",), (b"now",)]
+        serials = "select max(split_part(delayed_id, '-', 2)::int) from pgq.delayed_records"
+        last = value(copy, serials)
+        copy.execute("select pgq.produce_delayed('orders', 'new', now() + interval '1 day')")
+        assert value(copy, serials) == last + 1
+        assert schema.check(empty_dsn) == []
+
+
 @pytest.mark.parametrize("how", [("-j", "4"), ("-1",), ("--load-via-partition-root",)], ids=" ".join)
 def test_folder_dump_through_pg_restore(
     full: Connection, dsn: str, empty_dsn: str, bin_dir: Path, tmp_path: Path, how: tuple[str, ...]

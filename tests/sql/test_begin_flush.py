@@ -56,7 +56,7 @@ class Producer:
         with self.conn.transaction():
             result = self.begin(number, wanted, repeated=repeated)
             appended = {part[3] for part in result}
-            if appended == {False}:
+            if appended == {False} and wanted:
                 for topic_id, partition, offsets, *_ in result:
                     insert(self.conn, topic_id, partition, offsets)
             return {(part[0], part[1]): part[2] for part in result}, appended == {True}
@@ -140,6 +140,26 @@ def test_unmarked(conn: Connection, wide: int) -> None:
         insert(conn, wide, 0, offsets)
     assert not appended
     assert value(conn, "select count(*) from pgq.flush_marker") == 0
+
+
+def test_a_flush_without_partitions(conn: Connection, wide: int) -> None:
+    """One of delayed records alone: its row tells what there is to tell, and it is marked as any other."""
+    producer = Producer(conn)
+    for repeated in (False, True):
+        with conn.transaction(force_rollback=True):
+            assert producer.begin(1, {}, repeated=repeated) == [(None, None, None, False, None, producer.rotation)]
+    assert producer.flush(1, {}, repeated=True) == ({(None, None): None}, False)
+    assert producer.flush(1, {}, repeated=True) == ({(None, None): None}, True)
+    assert producer.flush(2, {(wide, 0): 1}) == ({(wide, 0): [0]}, False)
+    assert producer.begin(None, {}) == [(None, None, None, False, None, producer.rotation)]
+    assert value(conn, "select count(*) from pgq.flush_marker") == 2
+
+
+def test_a_flush_without_partitions_is_fenced(conn: Connection) -> None:
+    first = Producer(conn, "one")
+    Producer(conn, "one")
+    with refused("PQ031"):
+        first.flush(1, {})
 
 
 @pytest.mark.parametrize("acks, expected", [("0", "off"), ("1", "local"), ("all", "on")])

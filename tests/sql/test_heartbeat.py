@@ -20,7 +20,7 @@ def test_nothing_changes_by_itself(conn: Connection, join: Join, wide_topic: str
 
 def test_a_stranger_is_no_member(conn: Connection, join: Join, topic: str) -> None:
     member = join(topic)
-    assert call(conn, "heartbeat", member_id=member.member_id + 1) == [(None, None)]
+    assert call(conn, "heartbeat", member_id=member.member_id + 1) == [(None, None, None)]
     member.leave()
     assert member.heartbeat() is None
 
@@ -43,7 +43,9 @@ def test_a_thorough_one_looks_after_all(conn: Connection, join: Join, topic: str
     members = sorted((join(topic) for _ in range(4)), key=lambda member: member.member_id)
     before = generation(conn)
     terminate(members[1].pid)
-    assert call(members[0].session, "heartbeat", member_id=members[0].member_id, count_claims=True) == [(before + 1, 0)]
+    assert call(members[0].session, "heartbeat", member_id=members[0].member_id, count_claims=True) == [
+        (before + 1, 0, None)
+    ]
 
 
 def test_the_last_one_left_is_noticed_around_the_ring(
@@ -84,7 +86,7 @@ def test_claims_are_counted(conn: Connection, join: Join, wide_topic: str) -> No
     member = join(wide_topic)
     member.claim((wide_topic, 0), (wide_topic, 3))
     arguments = {"member_id": member.member_id, "count_claims": True}
-    assert call(member.session, "heartbeat", **arguments) == [(member.generation, 2)]
+    assert call(member.session, "heartbeat", **arguments) == [(member.generation, 2, None)]
     member.session.execute("select pg_advisory_unlock_all()")
     assert call(member.session, "heartbeat", **arguments)[0][1] == 0
 
@@ -98,3 +100,34 @@ def test_a_heartbeat_waits_for_nobody(conn: Connection, join: Join, topic: str, 
         conn.execute("select from pgq.consumer_group for update")
         assert member.heartbeat() == dead.generation
     assert member.heartbeat() == dead.generation + 1
+
+
+def test_when_the_next_delayed_record_is_due(
+    conn: Connection, connect: Callable[[], Connection], join: Join, topic: str
+) -> None:
+    """A member then calls pgq.deliver_due."""
+    member = join(topic)
+
+    def next_due_ms() -> int | None:
+        ((_, _, result),) = call(member.session, "heartbeat", member_id=member.member_id)
+        return None if result is None else int(result)
+
+    assert next_due_ms() is None
+    conn.execute("select pgq.produce_delayed('orders', 'v', now() + interval '1 hour')")
+    later = next_due_ms()
+    assert later is not None
+    assert 3_590_000 < later <= 3_600_000
+    slow = connect()
+    slow.execute("begin")
+    slow.execute("select pgq.produce_delayed('orders', 'v', now())")
+    conn.execute("select pgq.produce_delayed('orders', 'v', now())")
+    soon = next_due_ms()
+    assert soon is not None
+    assert soon <= 0
+    call(conn, "deliver_due")
+    assert next_due_ms() == 500, "a transaction that has sent one is open"
+    slow.execute("rollback")
+    call(conn, "deliver_due")
+    again = next_due_ms()
+    assert again is not None
+    assert 3_590_000 < again <= later

@@ -63,6 +63,17 @@ def test_dead_members(conn: Connection, connect: Connect, make_topic: MakeTopic)
     assert due(conn, "1 hour") == []
 
 
+def test_delayed_records(conn: Connection, make_topic: MakeTopic) -> None:
+    make_topic("orders")
+    conn.execute("select pgq.produce_delayed('orders', 'x', clock_timestamp())")
+    assert due(conn, "1 hour") == []
+    ((job, topic, partition, finding, _),) = due(conn, "0")
+    assert (job, topic, partition) == ("delivery", None, None)
+    assert finding.startswith("delayed records have been due for ")
+    conn.execute("select pgq.deliver_due()")
+    assert due(conn, "0") == []
+
+
 def test_markers(conn: Connection, dsn: str, make_topic: MakeTopic) -> None:
     make_topic("orders")
     with pgq.Producer(dsn) as producer:

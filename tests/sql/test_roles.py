@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from pgq import AsyncConsumer, AsyncProducer, Consumer, Producer, schema
+from pgq import Admin, AsyncConsumer, AsyncProducer, Consumer, Producer, schema
 from pgq.errors import DatabaseError
 from tests.plugins.sessions import Connection, call, refused, rows, value
 
@@ -53,6 +53,17 @@ ATTEMPTS = [
     ("select * from pgq.group_partition_status", "reader consumer admin"),
     ("select * from pgq.member_status", "reader consumer admin"),
     ("select * from pgq._metrics()", "reader consumer admin"),
+    ("select * from pgq.delayed_records", "reader consumer admin"),
+    ("select * from pgq.delayed_status", "reader consumer admin"),
+    ("select pgq.cancel_delayed(pgq.produce_delayed('orders', 'v', now() + interval '1 day'))", "producer admin"),
+    ("select * from pgq.deliver_due()", "consumer admin"),
+    ("select * from pgq.create_retry_topics('g', '{orders}')", "consumer admin"),
+    ("select pgq.fail_records('g', '{orders}', '{0}', '{0}', '{null}', '{e}')", "consumer admin"),
+    ("insert into pgq_log.delayed (due_at, serial, topic_id, partition) values (now(), 1, 1, 0)", NOBODY),
+    ("select nextval('pgq_log.delayed_serial')", NOBODY),
+    ("select * from pgq.dead_letters()", "reader consumer admin"),
+    ("select * from pgq.redrive_dead_letters(execute => true)", "admin"),
+    ("select * from pgq.purge_dead_letters(execute => true)", "admin"),
     ("select pgq.commit_offsets('g', '{orders}', '{0}', '{1}')", "consumer admin"),
     ("select * from pgq.committed_offsets('g')", "consumer admin"),
     ("select * from pgq.join_group('h', '{orders}')", "consumer admin"),
@@ -102,6 +113,9 @@ ATTEMPTS = [
             "consumer_group",
             "group_member",
             "partition_owner",
+            "settled_dead_letter",
+            "delivery",
+            "failure_topic",
         )
     ),
     ("update pgq.topic set config = '{}'", NOBODY),
@@ -171,6 +185,23 @@ def test_insert_into_the_root_is_held_by_the_append_rule(as_role: Callable[[str]
         producer.execute(f"{statement} returning value")
 
 
+def test_tables_of_delayed_records_are_for_the_functions(
+    conn: Connection, as_role: Callable[[str], Connection]
+) -> None:
+    """The views show them to who may read; a table that has been made since has no other grants."""
+    delayed_id = value(conn, "select pgq.produce_delayed('orders', 'v', now() + interval '1 day', key => 'k')")
+    bucket = value(conn, "select bucket from pgq._delay_buckets()")
+    for role in ROLES:
+        session = as_role(role)
+        if role != "producer":
+            seen = rows(session, "select delayed_id, key_text, value_text from pgq.delayed_records")
+            assert seen == [(delayed_id, "k", "v")]
+        for statement in (f"delete from {bucket}", f"update {bucket} set due_at = now()", f"drop table {bucket}"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                session.execute(statement)
+    assert value(as_role("producer"), "select pgq.cancel_delayed(%s)", delayed_id)
+
+
 TRAP = """
     create function trap.{name}(a {type}, b {type}) returns {result} language plpgsql
         as $$ begin raise exception 'trapped, with the rights of %', current_user; end $$;
@@ -224,6 +255,9 @@ def test_clients_work_by_their_roles(as_role: Callable[[str], Connection], dsn: 
             seen += sum(map(len, batches.values()))
         consumer.commit()
     assert seen == 5000
+    with Producer(of("producer", dsn)) as producer, Admin(of("producer", dsn)) as admin:
+        later = producer.send("wide", b"later", delay_ms=3_600_000)
+        assert admin.cancel_delayed(later.result().delayed_id)
     with pytest.raises(DatabaseError), Producer(of("consumer", dsn)) as producer:
         producer.send("wide", b"v").result()
 

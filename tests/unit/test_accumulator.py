@@ -6,9 +6,18 @@ import threading
 
 import pytest
 
-from pgq.core.accumulator import MAX_PARTITIONS, RECORD_OVERHEAD, Accumulator, Batch, PartitionBatch
+from pgq.core.accumulator import (
+    MAX_HOURS,
+    MAX_PARTITIONS,
+    RECORD_OVERHEAD,
+    Accumulator,
+    Batch,
+    DelayedPart,
+    PartitionBatch,
+)
 from pgq.core.copy import Row
 from pgq.core.metadata import TopicMetadata
+from pgq.core.rows import DelayedRow
 
 LINGER_S = 5.0
 
@@ -42,9 +51,19 @@ def add(
     acks: str = "all",
 ) -> tuple[Batch, PartitionBatch, int, bool]:
     """Buffer a record; partition 7 of topic 2 has the id 2007."""
+    return buffer.add(known(topic_id), partition, record, size, acks)
+
+
+def known(topic_id: int) -> TopicMetadata:
     partition_ids = tuple(range(topic_id * 1000, topic_id * 1000 + 1000))
-    known = TopicMetadata(f"topic {topic_id}", topic_id, partition_ids, 1_048_576, "producer", 3_600_000, False, 0.0)
-    return buffer.add(known, partition, record, size, acks)
+    return TopicMetadata(f"topic {topic_id}", topic_id, partition_ids, 1_048_576, "producer", 3_600_000, False, 0.0)
+
+
+def add_delayed(
+    buffer: Accumulator, topic_id: int, size: int, due_ms: int = 0, acks: str = "all"
+) -> tuple[Batch, DelayedPart, int, bool]:
+    delayed = DelayedRow(f"topic {topic_id}", 0, "murmur2", None, row(), due_ms)
+    return buffer.add_delayed(known(topic_id), delayed, size, acks)
 
 
 def test_nothing_is_ready_when_nothing_is_buffered() -> None:
@@ -144,3 +163,42 @@ def test_other_acks_begin_another_batch() -> None:
     assert buffer.wait_s(0) == 0
     assert [batch.acks for batch in buffer.force()] == ["1", "all"]
     assert add(buffer, 1, 0, 10, acks="all")[0] is not second, "in order, though the acks are the same"
+
+
+def test_delayed_records_stand_beside_the_others() -> None:
+    buffer = accumulator()
+    batch, part, index, wake = add_delayed(buffer, 1, 10)
+    assert (index, wake) == (0, True), "the sender has to know when the first record is due"
+    assert buffer.wait_s(0) == LINGER_S
+    assert add(buffer, 1, 0, 10)[0] is batch
+    assert add_delayed(buffer, 1, 10)[:3] == (batch, part, 1)
+    assert add_delayed(buffer, 2, 10)[2] == 0
+    assert [len(part.rows) for part in batch.parts.values()] == [1]
+    assert [(part.topic_id, len(part.rows)) for part in batch.delayed.values()] == [(1, 2), (2, 1)]
+    assert buffer.bytes == batch.size == 4 * (10 + RECORD_OVERHEAD)
+    assert buffer.first() is batch
+    buffer.remove(batch)
+    assert buffer.bytes == 0
+
+
+def test_delayed_records_fill_a_batch() -> None:
+    buffer = accumulator(batch_size=2 * (400 + RECORD_OVERHEAD))
+    first = add(buffer, 1, 0, 400)[0]
+    batch, _, _, wake = add_delayed(buffer, 1, 400)
+    assert (batch, wake) == (first, True)
+    assert buffer.wait_s(0) == 0
+    assert add_delayed(buffer, 1, 400)[0] is not first
+    assert add_delayed(buffer, 1, 10, acks="1")[3], "other acks begin another batch"
+    assert [b.acks for b in buffer.force()] == ["all", "all", "1"]
+
+
+def test_delayed_records_of_a_batch_are_due_in_a_bounded_number_of_hours() -> None:
+    buffer = accumulator(batch_size=1_000_000)
+    hour_ms = 3_600_000
+    for i in range(MAX_HOURS):
+        for ms in (0, hour_ms - 1):
+            add_delayed(buffer, 1, 10, i * hour_ms + ms)
+    batch, _, index, wake = add_delayed(buffer, 1, 10, MAX_HOURS * hour_ms)
+    first, second = buffer.force()
+    assert (batch, index, wake) == (second, 0, True)
+    assert (len(first.delayed[1].rows), len(second.delayed[1].rows)) == (2 * MAX_HOURS, 1)

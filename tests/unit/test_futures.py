@@ -7,12 +7,12 @@ import threading
 import pytest
 
 from pgq import errors
-from pgq.core.accumulator import Batch, PartitionBatch
+from pgq.core.accumulator import Batch, DelayedPart, PartitionBatch
 from pgq.drivers.threads import Delivery
-from pgq.types import RecordMetadata
+from pgq.types import DelayedRecordMetadata, RecordMetadata
 
 
-def delivery(done: threading.Event) -> tuple[Batch, Delivery]:
+def delivery(done: threading.Event) -> tuple[Batch, Delivery[RecordMetadata]]:
     batch = Batch(done, 0, "all")
     part = PartitionBatch("t", 1, 2)
     part.rows.append((1000, None, b"v", ()))
@@ -40,9 +40,21 @@ def test_result() -> None:
     assert future.exception() is None
 
 
+def test_result_of_a_delayed_record() -> None:
+    batch = Batch(threading.Event(), 0, "all")
+    part = DelayedPart("t", 1)
+    part.kept = [("10-1", 2, 10), ("11-2", 0, 11)]
+    future = Delivery(batch, part, 1)
+    finish(batch)
+    assert future.result() == DelayedRecordMetadata("t", 0, "11-2", 11)
+    part.error = errors.IllegalStateError("no")
+    with pytest.raises(errors.IllegalStateError):
+        future.result()
+
+
 def test_callback_before_the_flush() -> None:
     batch, future = delivery(threading.Event())
-    called: list[Delivery] = []
+    called: list[Delivery[RecordMetadata]] = []
     future.add_done_callback(called.append)
     assert called == []
     finish(batch)
@@ -52,7 +64,7 @@ def test_callback_before_the_flush() -> None:
 def test_callback_after_the_flush() -> None:
     batch, future = delivery(threading.Event())
     finish(batch)
-    called: list[Delivery] = []
+    called: list[Delivery[RecordMetadata]] = []
     future.add_done_callback(called.append)
     assert called == [future]
 
@@ -70,7 +82,7 @@ def test_callback_while_the_batch_is_finished_by_the_sender() -> None:
     pairs = [delivery(threading.Event()) for _ in range(races)]
     sender = threading.Thread(target=send, args=[[batch for batch, _ in pairs]])
     sender.start()
-    called: list[Delivery] = []
+    called: list[Delivery[RecordMetadata]] = []
     for _, future in pairs:
         together.wait(10)
         future.add_done_callback(called.append)

@@ -11,18 +11,19 @@ language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 declare
-    anybody constant text[] := '{schema_version,list_topics,describe_topic,_topic_metadata,partition_for_key,murmur2,crc32,compound_key,'
+    anybody constant text[] := '{schema_version,list_topics,describe_topic,_topic_metadata,_topic_names,partition_for_key,murmur2,crc32,compound_key,'
                               'compound_keys,split_compound_key,_raise_unknown_partitioner,_check_sub_keys,describe_cluster,acks_status}';
     reading constant text[] := '{fetch,high_watermark,log_start_offset,log_end_offset,offsets_for_times,_text,_json,_headers_json,'
-                               '_partition_progress,_partition_bytes,_group_locks,_time_lag,_metrics,maintenance_due}';
+                               '_partition_progress,_partition_bytes,_group_locks,_time_lag,_metrics,maintenance_due,_delayed_records,dead_letters}';
     appending constant text[] := '{produce,produce_json,produce_batch,begin_append,begin_flush,init_producer,upkeep,_append_records,'
+                                 'produce_delayed,cancel_delayed,_delay_records,'
                                  '_produce_procedure,_produce_target,_headers_object}';
     consuming constant text[] := '{commit_offsets,committed_offsets,_settle,_flush_reads,_await_replicas,_segment_at,_partition_offsets,'
                                  '_park,_unpark,_park_key,_held_keys,_wake,join_group,heartbeat,group_assignment,claim_partitions,change_subscription,keep_partitions,'
-                                 'leave_group,end_stuck_members,_busy_members}';
+                                 'leave_group,end_stuck_members,_busy_members,deliver_due,create_retry_topics,fail_records}';
     managing constant text[] := '{create_topic,create_topic_step,add_partitions,add_partitions_step,delete_topic,delete_topic_step,'
                                 'alter_topic_config,delete_records,_plan_trim,check_log,reset_offsets,alter_group_offsets,delete_group,'
-                                'delete_group_offsets}';
+                                'delete_group_offsets,redrive_dead_letters,purge_dead_letters}';
     grantee text;
     topic_id int;
 begin
@@ -37,7 +38,7 @@ begin
         if grantee <> 'pgq_producer' then
             execute format('grant usage on schema pgq_topic to %I', grantee);
             execute format('grant select on pgq.topic_status, pgq.partition_status, pgq.segment_status, pgq.topic_config, pgq.group_status,'
-                           ' pgq.group_partition_status, pgq.member_status, pgq.job_status to %I', grantee);
+                           ' pgq.group_partition_status, pgq.member_status, pgq.job_status, pgq.delayed_status, pgq.delayed_records to %I', grantee);
             execute format('grant select on all tables in schema pgq_topic to %I', grantee);
             execute format('alter default privileges in schema pgq_topic grant select on tables to %I', grantee);
         end if;

@@ -1,6 +1,6 @@
 -- Become the one session that does a kind of maintenance, or see that it still is.
 --
--- jobs                a number a kind: 1 segments, 2 retention, 3 compaction
+-- jobs                a number a kind: 1 segments, 2 retention, 3 compaction, 4 delivery
 -- session_timeout_ms  for how long the session may be silent: then the server ends it, and another one leads
 -- returns whether this session leads, until it ends
 -- locks   LEADER, exclusive and the session's: tag 27 (6 bits), jobs

@@ -62,6 +62,8 @@ as $$
         union all
         select 'pgq_consumergroup_members', null, null, g.group_id, g.members from pgq.group_status g
         union all
+        select 'pgq_delayed_overdue_seconds', null, null, null, greatest(0, - coalesce(pgq._next_due_ms(), 0)) / 1000.0
+        union all
         select 'pgq_in_sync_replicas', null, null, null, a.in_sync_replicas from pgq.acks_status() a
     )
     select m.metric, m.topic, m.partition, m.consumergroup, m.value::double precision from measured m where m.value is not null

@@ -1,0 +1,546 @@
+"""The loop of `run`: gives records to the application's handler, and says how far all of them are done.
+
+The loop polls, commits and takes part in the group, as iteration does. Lanes beside it (tasks, or threads) take records
+from `_ready` and call the handler. A record holds its key from when it stands in `_ready` until it is done; later ones
+of the same key wait in `_waiting`. What is below the first record of a partition that is not done may be committed.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from random import random
+from typing import TYPE_CHECKING, Any
+
+from pgq import errors
+from pgq.aio.reader import AWAY
+from pgq.core.retries import Reject, RetryLater, RetryPolicy, attempts_made
+from pgq.drivers.signals import stopping
+from pgq.drivers.tasks import Event, Lock, Worker, call, check_handler, logger, sleep
+from pgq.types import ConsumerRecord, Deserializer, TopicPartition
+
+if TYPE_CHECKING:
+    from pgq.aio.consumer import AsyncConsumer
+
+Handler = Callable[[ConsumerRecord], Any]
+DEFAULT_RETRY = RetryPolicy()
+"""What `run` goes by if neither it nor the consumer was given a policy."""
+
+_POLL_S = 0.2
+"""The longest wait for records: within that `stop` is seen."""
+_BUSY_S = 0.05
+"""How often the group is looked after while there is no room for more records."""
+_BREATH_S = 0.01
+"""For how long a lane goes on without letting others run."""
+_MOST_FAILURES = 500
+"""So many noted failures are committed before it is time to."""
+
+
+class _Track:
+    """One partition, for as long as it is read."""
+
+    __slots__ = ("attempts", "dead", "given_up_at", "held", "pending", "running", "tp")
+
+    def __init__(self, tp: TopicPartition) -> None:
+        self.tp = tp
+        self.pending: dict[int, None] = {}
+        """The offsets that are not done, in order."""
+        self.running = 0
+        self.attempts: dict[int, int] = {}
+        """Records that block the partition -> how often they were tried in place."""
+        self.held: deque[_Item] = deque()
+        """Records that wait for those."""
+        self.given_up_at = 0.0
+        """Since when it is to be another member's, so that no more of its records are begun; 0 if it is not."""
+        self.dead = False
+        """Whether it is read no more, or from another offset: what becomes of its records is of no interest."""
+
+
+class _Malformed:
+    """Stands for a key or a value that could not be deserialized: the record has failed, as if its handler raised."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+_Item = tuple[_Track, ConsumerRecord, Any]
+"""A record, and which key it holds; None where no order has to be kept."""
+
+
+class AsyncRunner:
+    """One call of `run`."""
+
+    def __init__(self, consumer: AsyncConsumer, handler: Handler, retry: RetryPolicy | None, concurrency: int) -> None:
+        check_handler(handler)
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise errors.InvalidRequestError(f"retry must be a RetryPolicy or None, not {retry!r}")
+        if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
+            raise errors.InvalidRequestError(f"concurrency must be 1 or more, not {concurrency!r}")
+        self._consumer = consumer
+        self._handler = handler
+        self._retry = retry
+        self._concurrency = concurrency
+        self._deserializes = False
+        self._most = max(consumer._max_poll_records, 2 * concurrency)
+        self._lock = Lock()
+        """Guards what follows; lanes may be threads."""
+        self._tracks: dict[TopicPartition, _Track] = {}
+        self._ready: deque[_Item] = deque()
+        self._waiting: dict[Any, deque[_Item]] = {}
+        """Keys that are held -> further records of them."""
+        self._waiting_count = 0
+        self._later: list[tuple[float, int, _Item]] = []
+        """A heap of records that are to be tried again in place: when."""
+        self._serial = 0
+        self._running = 0
+        self._moved_at = 0.0
+        """When a record was begun, or done, last."""
+        self._ending = False
+        self._failure: BaseException | None = None
+        """What ends it."""
+        self.closes = False
+        """Whether all has ended, so that the consumer may be closed."""
+        self._wake, self._moved = Event(), Event()
+        """That lanes find something new; that the loop may."""
+
+    async def run(self) -> None:
+        """Work until it is stopped; then close the consumer."""
+        consumer = self._consumer
+        if consumer._group_id is None:
+            raise errors.InvalidGroupIdError("run() commits offsets: give the consumer a group_id")
+        if consumer._closed:
+            raise errors.IllegalStateError("the consumer is closed: make a new one")
+        if consumer._runner is not None:
+            raise errors.IllegalStateError("the consumer runs already")
+        if self._retry is DEFAULT_RETRY and consumer._retry is not None:
+            self._retry = consumer._retry
+        if self._retry is not None:
+            if consumer._retry is None:
+                consumer._make_retry_topics_again()
+            consumer._retry = self._retry
+        consumer._given, consumer._auto_commit = None, True
+        consumer._runner = self
+        self._deserializes = consumer._key_deserializer is not None or consumer._value_deserializer is not None
+        consumer._key_deserializer = _forgiving(consumer._key_deserializer)
+        consumer._value_deserializer = _forgiving(consumer._value_deserializer)
+        with stopping(consumer.stop):
+            lanes = [Worker(self._lane, f"pgq-run-{n}") for n in range(self._concurrency)]
+            try:
+                await self._poll()
+            finally:
+                try:
+                    await self._end(lanes)
+                finally:
+                    self.closes = True
+                    await consumer.close()
+                    consumer._runner = None
+        if self._failure is not None:
+            raise self._failure
+
+    # what the consumer asks
+
+    def done(self, reached: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """Return for each partition how far everything is done, given how far records were handed out."""
+        with self._lock:
+            for tp, track in self._tracks.items():
+                if track.pending and tp in reached:
+                    reached[tp] = next(iter(track.pending))
+        return reached
+
+    def in_flight(self) -> int:
+        """Return how many records it has and is not done with."""
+        with self._lock:
+            return sum(len(track.pending) for track in self._tracks.values())
+
+    def forget(self, partitions: Iterable[TopicPartition]) -> None:
+        """Take no more interest in the records of these partitions."""
+        with self._lock:
+            gone = {self._tracks.pop(tp) for tp in partitions if tp in self._tracks}
+            for track in gone:
+                track.dead = True
+            self._drop(gone)
+
+    def finished(self, surplus: set[TopicPartition]) -> set[TopicPartition]:
+        """Return which of these can be given up: no handler is at a record of theirs, or one is for too long.
+
+        No more of their records are begun. What was not begun stays undone, so that nothing behind it is committed.
+        """
+        with self._lock:
+            stay = [
+                track
+                for tp, track in self._tracks.items()
+                if track.given_up_at and tp not in surplus and not track.running
+            ]
+            firsts = {track.tp: next(iter(track.pending), None) for track in stay}
+        for tp, first in firsts.items():  # they are not given up after all
+            if first is None:
+                self.forget([tp])
+            elif tp in self._consumer._assignment:
+                self._consumer._move(tp, first)
+        return surplus - self._busy(surplus)
+
+    async def finish(self, partitions: set[TopicPartition]) -> None:
+        """Wait until these partitions can be given up."""
+        while self._busy(partitions):
+            await self._wait(_BUSY_S)
+
+    def _busy(self, partitions: set[TopicPartition]) -> set[TopicPartition]:
+        """Begin no more records of these partitions; return where some have begun and not ended."""
+        now = time.monotonic()
+        with self._lock:
+            leaving = [track for tp, track in self._tracks.items() if tp in partitions]
+            fresh = [track for track in leaving if not track.given_up_at]
+            for track in fresh:
+                track.given_up_at = now
+            self._drop(fresh)
+            late = now - self._consumer._max_poll_interval_s
+            return {track.tp for track in leaving if track.running and track.given_up_at > late}
+
+    # the loop
+
+    async def _poll(self) -> None:
+        consumer, failures = self._consumer, 0
+        while not consumer._stopping and self._failure is None:
+            try:
+                if self._is_stuck():
+                    await self._sit_out()
+                    continue
+                self._moved.clear()
+                partitions, room = self._wanted()
+                if room > 0:
+                    self._place(await consumer._getmany(partitions, room, _POLL_S))
+                else:
+                    await consumer._prepare()
+                    await self._moved.wait(_BUSY_S)
+                if consumer._failure_count() >= _MOST_FAILURES:
+                    await consumer._commit_delivered(consumer._delivered())
+                failures = 0
+            except AWAY as error:
+                failures += 1
+                await consumer._excuse(error, failures, 60)
+
+    def _wanted(self) -> tuple[set[TopicPartition], int]:
+        """Return of which partitions to read, all if none, and how many records."""
+        with self._lock:
+            blocked = {track.tp for track in self._tracks.values() if track.attempts or track.given_up_at}
+            room = self._room() if self._has_room() else 0
+        if not blocked:
+            return set(), room
+        partitions = self._consumer.assignment() - blocked
+        return partitions, room if partitions else 0
+
+    def _room(self) -> int:
+        return self._most - len(self._ready) - self._waiting_count - self._running
+
+    def _has_room(self) -> bool:
+        """Whether it is worth while to read more."""
+        room = self._room()
+        return room > 0 and (not self._ready or 2 * room >= self._most)
+
+    def _place(self, batches: dict[TopicPartition, list[ConsumerRecord]]) -> None:
+        """Give records to the lanes."""
+        if not batches:
+            return
+        with self._lock:
+            for tp, batch in batches.items():
+                track = self._tracks.get(tp)
+                if track is None:
+                    track = self._tracks[tp] = _Track(tp)
+                track.pending.update(dict.fromkeys([record.offset for record in batch]))
+                if track.given_up_at:
+                    continue
+                if self._concurrency == 1:
+                    self._ready.extend([(track, record, None) for record in batch])
+                else:
+                    for record in batch:
+                        self._queue((track, record, _order(record)))
+            self._wake.set()
+
+    def _queue(self, item: _Item) -> None:
+        order = item[2]
+        if order is None:
+            self._ready.append(item)
+        elif (behind := self._waiting.get(order)) is None:
+            self._waiting[order] = deque()
+            self._ready.append(item)
+        else:
+            behind.append(item)
+            self._waiting_count += 1
+
+    def _release(self, order: Any) -> None:
+        """Let the next record have the key."""
+        behind = self._waiting[order]
+        if behind:
+            self._ready.append(behind.popleft())
+            self._waiting_count -= 1
+        else:
+            del self._waiting[order]
+
+    def _drop(self, gone: Collection[_Track]) -> None:
+        """Take away what has not begun."""
+        if not gone:
+            return
+        keys: list[Any] = []
+        for track in gone:
+            keys += [item[2] for item in track.held]
+            track.held.clear()
+            track.attempts.clear()
+        keys += [item[2] for item in self._ready if item[0] in gone]
+        keys += [item[2] for _, _, item in self._later if item[0] in gone]
+        self._ready = deque(item for item in self._ready if item[0] not in gone)
+        self._later = [entry for entry in self._later if entry[2][0] not in gone]
+        heapq.heapify(self._later)
+        for order, behind in self._waiting.items():
+            kept = deque(item for item in behind if item[0] not in gone)
+            self._waiting_count -= len(behind) - len(kept)
+            self._waiting[order] = kept
+        for order in keys:
+            if order is not None:
+                self._release(order)
+        self._wake.set()
+
+    def _is_stuck(self) -> bool:
+        return self._running > 0 and time.monotonic() - self._moved_at > self._consumer._max_poll_interval_s
+
+    async def _sit_out(self) -> None:
+        """Leave the group, since no handler comes to an end; wait until one does."""
+        before = self._moved_at
+        await self._leave()
+        while self._moved_at == before and not self._consumer._stopping:
+            self._moved.clear()
+            await self._moved.wait(_POLL_S)
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait until something is begun or done; commit if it is time."""
+        consumer = self._consumer
+        self._moved.clear()
+        await self._moved.wait(seconds)
+        if consumer._is_time_to_commit():
+            await consumer._commit_delivered(consumer._delivered())
+
+    async def _leave(self) -> None:
+        consumer, membership = self._consumer, self._consumer._membership
+        if membership is not None and membership.member_id is not None:
+            reason = "no record was begun or done for max_poll_interval_ms"
+            logger.warning("group %s: left, since %s", consumer._group_id, reason)
+            with self._lock:
+                self._drop(list(self._tracks.values()))  # they are others' now
+            await membership.leave(reason)
+            if consumer._parked is not None:
+                await consumer._unpark_quietly()
+
+    async def _end(self, lanes: list[Worker]) -> None:
+        """Begin no more, and wait for what has begun."""
+        with self._lock:
+            self._ending = True
+            self._wake.set()
+        while self._running and any(lane.running for lane in lanes):
+            if self._is_stuck():
+                try:
+                    await self._leave()
+                except errors.PgqError as error:
+                    logger.warning("group %s: %s", self._consumer._group_id, error)
+                break
+            await self._wait(_POLL_S)
+        for lane in lanes:
+            await lane.join()
+
+    # the lanes
+
+    async def _lane(self) -> None:
+        breath = time.monotonic()
+        try:
+            while True:
+                wait_s: float | None = None
+                with self._lock:
+                    ends = self._ending or self._consumer._stopping
+                    item = None if ends else self._take()
+                    if item is None:
+                        if ends:
+                            return
+                        if self._later:
+                            wait_s = max(0.0, self._later[0][0] - time.monotonic())
+                        self._wake.clear()
+                if item is None:
+                    await self._wake.wait(wait_s)
+                    breath = time.monotonic()
+                    continue
+                error: Exception | None = None
+                started = time.monotonic()
+                try:
+                    if self._deserializes:
+                        _check(item[1])
+                    await call(self._handler, item[1])
+                except Exception as caught:  # noqa: BLE001 - the application's
+                    error = caught
+                except BaseException:
+                    with self._lock:
+                        self._over(item[0], time.monotonic() - started)
+                    raise
+                now = time.monotonic()
+                if error is None:
+                    self._settle(item, now - started)
+                else:
+                    self._settle_failed(item, now - started, error)
+                if now - breath > _BREATH_S:
+                    await sleep(0)
+                    breath = time.monotonic()
+        except BaseException as error:
+            with self._lock:
+                self._failure, self._ending = self._failure or error, True
+                self._wake.set()
+                self._moved.set()
+            if not isinstance(error, Exception):
+                raise
+
+    def _take(self) -> _Item | None:
+        """Return the next record to begin."""
+        if self._later and self._later[0][0] <= time.monotonic():
+            item = heapq.heappop(self._later)[2]
+            self._begin(item[0])
+            return item
+        ready = self._ready
+        while ready:
+            item = ready.popleft()
+            track = item[0]
+            if track.attempts:
+                track.held.append(item)
+                continue
+            self._begin(track)
+            return item
+        return None
+
+    def _begin(self, track: _Track) -> None:
+        track.running += 1
+        self._running += 1
+        self._moved_at = time.monotonic()
+
+    def _settle(self, item: _Item, seconds: float) -> None:
+        """Take note that a record is done."""
+        track, record, order = item
+        counts = self._consumer._counts
+        with self._lock:
+            self._over(track, seconds)
+            counts["records_processed_total"] += 1
+            if track.attempts:
+                self._unblock(track, record.offset)
+            if not track.dead:
+                track.pending.pop(record.offset, None)
+            if order is not None:
+                self._go_on(order)
+            if self._has_room():
+                self._moved.set()
+
+    def _settle_failed(self, item: _Item, seconds: float, error: Exception) -> None:
+        """Take note that a record has failed, and say what becomes of it."""
+        track, record, order = item
+        consumer, policy = self._consumer, self._retry
+        made = attempts_made(record, consumer._group_id) + track.attempts.get(record.offset, 0) + 1
+        dead = policy is not None and (isinstance(error, Reject) or made >= policy.max_attempts)
+        wait_s = 0.0
+        if policy is not None and not dead:
+            wait_s = error.seconds if isinstance(error, RetryLater) else policy.delay_s(made, random())
+        with self._lock:
+            self._over(track, seconds)
+            consumer._counts["records_failed_total"] += 1
+            self._moved.set()
+            blocks = False
+            if policy is None:
+                self._failure, self._ending = self._failure or error, True
+            elif not track.dead:
+                if policy.blocking and not dead:
+                    blocks = not track.given_up_at  # else it is another member's to try again
+                    if blocks:
+                        self._block(item, wait_s)
+                else:
+                    consumer._note_failure(record, None if dead else wait_s * 1000, error, made)
+                    track.pending.pop(record.offset, None)
+            if not blocks:
+                self._unblock(track, record.offset)
+                if order is not None:
+                    self._go_on(order)
+        logger.warning(
+            "group %s: offset %d of %s-%d failed, attempt %d: %s: %s: %s",
+            consumer._group_id,
+            record.offset,
+            record.topic,
+            record.partition,
+            made,
+            type(error).__name__,
+            error,
+            "ends" if policy is None else "dead letter" if dead else f"again in {wait_s:.3g} s",
+        )
+
+    def _over(self, track: _Track, seconds: float) -> None:
+        track.running -= 1
+        self._running -= 1
+        self._moved_at = time.monotonic()
+        counts = self._consumer._counts
+        counts["handler_seconds_total"] += seconds
+        if seconds > counts["handler_seconds_max"]:
+            counts["handler_seconds_max"] = seconds
+        if track.dead or not track.running:
+            self._moved.set()
+
+    def _go_on(self, order: Any) -> None:
+        self._release(order)
+        if self._ready:
+            self._wake.set()
+
+    def _block(self, item: _Item, wait_s: float) -> None:
+        """Try a record again in place; its partition waits for it."""
+        track, record, _ = item
+        track.attempts[record.offset] = track.attempts.get(record.offset, 0) + 1
+        self._consumer._counts["records_retried_total"] += 1
+        self._serial += 1
+        heapq.heappush(self._later, (time.monotonic() + wait_s, self._serial, item))
+        self._wake.set()
+
+    def _unblock(self, track: _Track, offset: int) -> None:
+        """Go on with a partition when the last record that it waited for is through."""
+        if track.attempts.pop(offset, None) is not None and not track.attempts and track.held:
+            self._ready.extendleft(reversed(track.held))
+            track.held.clear()
+            self._wake.set()
+
+
+def _forgiving(deserialize: Deserializer | None) -> Deserializer | None:
+    """Return a deserializer that does not raise, so that one record does not keep all others from being read."""
+    if deserialize is None:
+        return None
+
+    def deserialize_or_keep_error(raw: bytes) -> Any:
+        try:
+            return deserialize(raw)
+        except Exception as error:  # noqa: BLE001 - raised when its turn comes
+            return _Malformed(error)
+
+    return deserialize_or_keep_error
+
+
+def _check(record: ConsumerRecord) -> None:
+    """Raise what deserializing the record has raised."""
+    for part in (record.key, record.value):
+        if type(part) is _Malformed:
+            raise part.error
+
+
+def _order(record: ConsumerRecord) -> Any:
+    """Return what records have in common that must be processed one after another; None if it may be at any time."""
+    topic, partition, key = record[0], record[1], record[5]
+    if key is None:
+        return None
+    if type(key) is bytes:
+        return topic, partition, key
+    kind: Any = type(key)
+    if kind.__hash__ is object.__hash__:
+        return topic, partition  # equal keys cannot be told: all of the partition, then
+    try:
+        hash(key)
+    except TypeError:
+        return topic, partition
+    return topic, partition, key
