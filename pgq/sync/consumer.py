@@ -41,6 +41,8 @@ does not hear that it has."""
 _DELIVER_EVERY_S = 1.0
 """How often one without a group looks for delayed records that are due; a member's heartbeat says when to."""
 _DELIVER_MOST, _DELIVER_AGAIN_MS = 500, 100
+_COMMIT_AGAIN_S = 0.2
+"""How often a commit is tried for what has failed and is due again, but stands behind what is not done."""
 _CLAIM_S, _CLAIM_LATER_S, _CLAIM_SOON_S = 0.05, 0.5, 2.0
 """How often partitions are asked for that others are about to give up: at first, and after a while."""
 
@@ -56,6 +58,11 @@ class Failure(NamedTuple):
     attempt: int
     """How often the record was processed in vain."""
     noted_at: float
+
+    @property
+    def due_at(self) -> float:
+        """When to try again: monotonic."""
+        return self.noted_at + (self.delay_ms or 0) / 1000
 
 
 class Consumer(Reader):
@@ -629,7 +636,15 @@ class Consumer(Reader):
             self._counts["records_dead_lettered_total" if delay_ms is None else "records_retried_total"] += 1
             self._failures.setdefault(TopicPartition(record.topic, record.partition), {})[record.offset] = noted
             if delay_ms is not None:
-                self._commit_by = min(self._commit_by, noted.noted_at + delay_ms / 1000)
+                self._commit_by = min(self._commit_by, noted.due_at)
+
+    def _first_due(self) -> float:
+        """Return when the first of what has failed is to be tried again: monotonic."""
+        with self._failures_lock:
+            return min(
+                (n.due_at for notes in self._failures.values() for n in notes.values() if n.delay_ms is not None),
+                default=float("inf"),
+            )
 
     def _covered(self, offsets: Mapping[TopicPartition, int]) -> list[tuple[TopicPartition, int, Failure]]:
         """Return what has failed before these offsets."""
@@ -646,9 +661,11 @@ class Consumer(Reader):
             return sum(map(len, self._failures.values()))
 
     def _forget_failures(self, failed: Iterable[tuple[TopicPartition, int, Failure]]) -> None:
-        """Drop notes that were stored."""
+        """Drop notes that were stored, and be there when the first of them is due."""
         with self._failures_lock:
             for tp, offset, noted in failed:
+                if noted.delay_ms is not None:
+                    self._due_at = min(self._due_at, noted.due_at)
                 notes = self._failures.get(tp, {})
                 if notes.get(offset) is noted:
                     del notes[offset]
@@ -1046,8 +1063,15 @@ class Consumer(Reader):
 
     def _commit_delivered(self, offsets: dict[TopicPartition, int]) -> None:
         """Commit by itself, what has changed; a failure is logged and the next time tries again."""
-        self._committed_at, self._commit_by = time.monotonic(), float("inf")
+        self._committed_at = time.monotonic()
         changed = self._uncommitted(offsets)
+        try:
+            self._commit_changed(changed)
+        finally:
+            # what stands behind a record that is not done yet is late: soon again
+            self._commit_by = max(self._first_due(), time.monotonic() + _COMMIT_AGAIN_S)
+
+    def _commit_changed(self, changed: dict[TopicPartition, int]) -> None:
         if not changed:
             return
         try:
