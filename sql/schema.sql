@@ -576,6 +576,12 @@ create function pgq._clear_segment(partition_id integer, base_offset bigint, loc
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._clear_segment(integer,bigint,integer) from public;
 
+create function pgq._commit_with_failures(group_id text, topics text[], partitions integer[], offsets bigint[], metadata text[], member_id bigint, epochs bigint[], failed_topics text[], failed_partitions integer[], failed_offsets bigint[], due_ats timestamp with time zone[], errors text[], attempts integer[], replayed boolean[], OUT moved integer, OUT repeated integer)
+    returns record
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._commit_with_failures(text,text[],integer[],bigint[],text[],bigint,bigint[],text[],integer[],bigint[],timestamp with time zone[],text[],integer[],boolean[]) from public;
+
 create function pgq._compaction_copies(partition_id integer DEFAULT NULL::integer)
     returns TABLE(partition_id integer, name text)
     language sql volatile
@@ -681,8 +687,7 @@ revoke execute on function pgq._delay_bucket(timestamp with time zone) from publ
 
 create function pgq._delay_buckets(after timestamp with time zone DEFAULT NULL::timestamp with time zone, before timestamp with time zone DEFAULT NULL::timestamp with time zone)
     returns TABLE(bucket text, hour_ends_at timestamp with time zone)
-    language sql volatile
-    set search_path = pgq, pg_catalog, pg_temp;
+    language sql stable;
 revoke execute on function pgq._delay_buckets(timestamp with time zone,timestamp with time zone) from public;
 
 create function pgq._delay_key(at timestamp with time zone)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -21,6 +21,8 @@ logger = logging.getLogger("pgq")
 
 _ASK_EVERY_S = 0.1
 """How long a full window is taken for a sign that more is there, without a look at log start and log end."""
+READ_COMMITTED = "set default_transaction_isolation = 'read committed'"
+"""Whatever the database's default is."""
 _REPLICAS_TIMEOUT_MS = 200
 """How long one poll waits for standbys to have what was read; then the next one reads it again."""
 AWAY = (errors.BrokerNotAvailableError, errors.RequestTimedOutError, errors.NotLeaderError, errors.DatabaseError)
@@ -62,7 +64,7 @@ class AsyncReader(AsyncClient):
         "set plan_cache_mode = force_generic_plan",
         "set enable_seqscan = off",
         "set enable_bitmapscan = off",
-        "set default_transaction_isolation = 'read committed'",
+        READ_COMMITTED,
     )
 
     def __init__(
@@ -94,6 +96,8 @@ class AsyncReader(AsyncClient):
         self._max_decompressed_bytes = max_decompressed_bytes
         self._key_deserializer = deserializer("key", key_deserializer)
         self._value_deserializer = deserializer("value", value_deserializer)
+        self._broken: Callable[[Exception], Any] | None = None
+        """Makes what stands for a value that cannot be decompressed; None to raise."""
         self._assignment = Assignment()
         self._retry_topics: frozenset[str] = frozenset()
         """Those of the group: they are read from their beginning where nothing is committed, whatever the policy."""
@@ -384,6 +388,7 @@ class AsyncReader(AsyncClient):
             self._key_deserializer,
             self._value_deserializer,
             self._max_decompressed_bytes,
+            self._broken,
         )
         state.advance(found[-1].offset + 1)
         state.last = tuple(rows[len(found) - 1])

@@ -5,7 +5,7 @@ Work is done once a batch wherever it can be: columns are zipped back together i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import repeat
 from typing import Any
@@ -52,11 +52,13 @@ def decode(
     key_deserializer: Deserializer | None,
     value_deserializer: Deserializer | None,
     most_bytes: int,
+    broken: Callable[[Exception], Any] | None = None,
 ) -> list[ConsumerRecord]:
     """Return the records of rows as fetch_window selects them, up to one that cannot be decompressed or deserialized.
 
     Args:
         most_bytes: how long a value may be when it is decompressed.
+        broken: makes what stands for a value that cannot be decompressed; None to raise.
 
     Raises:
         CorruptRecordError, UnsupportedCompressionTypeError: the first value cannot be decompressed.
@@ -66,7 +68,7 @@ def decode(
         return []
     offsets, timestamps, keys, values, header_keys, header_values, codecs = zip(*rows, strict=True)
     if codecs.count(None) != len(codecs):
-        values = tuple(_decompressed(topic, partition, offsets, values, codecs, most_bytes))
+        values = tuple(_decompressed(topic, partition, offsets, values, codecs, most_bytes, broken))
     if key_deserializer is not None:
         keys = _deserialized(topic, partition, offsets, keys, key_deserializer)
     if value_deserializer is not None:
@@ -89,12 +91,16 @@ def _decompressed(
     values: Sequence[bytes | None],
     codecs: Sequence[int | None],
     most_bytes: int,
-) -> Sequence[bytes | None]:
-    result: list[bytes | None] = []
+    broken: Callable[[Exception], Any] | None,
+) -> Sequence[Any]:
+    result: list[Any] = []
     for offset, value, codec in zip(offsets, values, codecs, strict=True):
         try:
             result.append(value if codec is None or value is None else decompress(codec, value, most_bytes))
         except (errors.CorruptRecordError, errors.UnsupportedCompressionTypeError) as error:
+            if broken is not None and isinstance(error, errors.CorruptRecordError):
+                result.append(broken(error))
+                continue
             if result:
                 break  # those before it first; the next call meets it
             raise type(error)(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from pgq.types import ConsumerRecord
 MOST_S = 315_360_000.0
 """The longest delay: ten years."""
 _MOST_CHARACTERS = 1_000
+_COUNT, _NUMBER = re.compile(rb"[0-9]{1,9}"), re.compile(rb"-?[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,8 @@ class FailureHistory(NamedTuple):
     """The consumer group that could not process it."""
     topic: str
     """Where it was first: its origin."""
-    partition: int
-    offset: int
+    partition: int | None
+    offset: int | None
     timestamp: int | None
     attempt: int
     """How often it was processed in vain; 0 after a redrive."""
@@ -114,7 +116,10 @@ class FailureHistory(NamedTuple):
 
 
 def failure_history(record: ConsumerRecord) -> FailureHistory | None:
-    """Return what is known of a record's failures; None if it comes from neither a retry nor a dead letter topic."""
+    """Return what is known of a record's failures; None if it comes from neither a retry nor a dead letter topic.
+
+    Headers can be written by every producer. One that makes no sense is taken for missing.
+    """
     if not record.headers:
         return None
     found = {name: value for name, value in record.headers if name.startswith("pgq.") and value is not None}
@@ -122,31 +127,35 @@ def failure_history(record: ConsumerRecord) -> FailureHistory | None:
         return FailureHistory(
             group=found["pgq.group"].decode(),
             topic=found["pgq.origin.topic"].decode(),
-            partition=int(found["pgq.origin.partition"]),
-            offset=int(found["pgq.origin.offset"]),
+            partition=_number(found, "pgq.origin.partition", _COUNT),
+            offset=_number(found, "pgq.origin.offset"),
             timestamp=_number(found, "pgq.origin.timestamp"),
-            attempt=_number(found, "pgq.attempt") or 0,
+            attempt=_number(found, "pgq.attempt", _COUNT) or 0,
             due=_number(found, "pgq.due"),
             failed=_number(found, "pgq.failed"),
             first_error=_text(found, "pgq.first_error"),
             last_error=_text(found, "pgq.last_error"),
-            redriven=_number(found, "pgq.redriven") or 0,
+            redriven=_number(found, "pgq.redriven", _COUNT) or 0,
         )
     except (KeyError, ValueError):
         return None  # headers of somebody else's
 
 
-def attempts_made(record: ConsumerRecord, group_id: str | None) -> int:
-    """Return how often this group has processed a record in vain before."""
-    history = failure_history(record) if record.headers else None
-    return history.attempt if history is not None and history.group == group_id else 0
+def attempts_made(record: ConsumerRecord) -> int:
+    """Return how often the group has processed a record of a retry topic of its own in vain before."""
+    return _number({name: value for name, value in record.headers if value is not None}, "pgq.attempt", _COUNT) or 0
 
 
 def error_text(error: object) -> str | None:
     """Return what is stored of an error, or of a sentence: text that PostgreSQL takes, not too long."""
     if error is None:
         return None
-    text = f"{type(error).__name__}: {error}".removesuffix(": ") if isinstance(error, BaseException) else str(error)
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - the application's
+        text = "" if isinstance(error, BaseException) else type(error).__name__
+    if isinstance(error, BaseException):
+        text = f"{type(error).__name__}: {text}".removesuffix(": ")
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()[:_MOST_CHARACTERS]
 
 
@@ -161,8 +170,9 @@ def _is_number(given: Any) -> bool:
     return isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
 
 
-def _number(found: dict[str, bytes], name: str) -> int | None:
-    return int(found[name]) if name in found else None
+def _number(found: dict[str, bytes], name: str, pattern: re.Pattern[bytes] = _NUMBER) -> int | None:
+    text = found.get(name)
+    return int(text) if text is not None and pattern.fullmatch(text) else None
 
 
 def _text(found: dict[str, bytes], name: str) -> str | None:

@@ -74,9 +74,10 @@ COMMIT_OFFSETS = (
     "select pgq.commit_offsets($1::text, $2::text[], $3::int4[], $4::int8[], $5::text[], $6::int8, $7::int8[])"
 )
 COMMIT_WITH_FAILURES = (
-    f"{COMMIT_OFFSETS}, pgq.fail_records($1::text, $8::text[], $9::int4[], $10::int8[],"
-    " array(select clock_timestamp() + d.ms * interval '1 millisecond'"
-    " from unnest($11::int8[]) with ordinality d (ms, nth) order by d.nth), $12::text[], $13::int4[])"
+    "select moved, repeated from pgq._commit_with_failures("
+    "$1::text, $2::text[], $3::int4[], $4::int8[], $5::text[], $6::int8, $7::int8[],"
+    " $8::text[], $9::int4[], $10::int8[], array(select clock_timestamp() + d.ms * interval '1 millisecond'"
+    " from unnest($11::int8[]) with ordinality d (ms, nth) order by d.nth), $12::text[], $13::int4[], $14::bool[])"
 )
 CREATE_RETRY_TOPICS = "select r.name from pgq.create_retry_topics($1::text, $2::text[]) r (name)"
 COMMITTED_OFFSETS = (

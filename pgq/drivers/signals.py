@@ -37,7 +37,8 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
 
     for number in _SIGNALS:
         earlier = signal.getsignal(number)
-        if earlier is not None:  # None: not set from Python, so that it could not be put back
+        # None: not set from Python, so that it could not be put back. What is ignored, as in the background, stays so
+        if earlier is not None and earlier is not signal.SIG_IGN:
             before[number] = earlier
             signal.signal(number, handle)
     try:

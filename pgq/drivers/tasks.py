@@ -90,9 +90,37 @@ async def sleep(seconds: float) -> None:
 
 
 def check_handler(handler: Any) -> None:
-    """Refuse what cannot be called with a record."""
+    """Refuse what cannot be called with a record, or does nothing when it is called."""
     if not callable(handler):
         raise errors.InvalidRequestError(f"the handler must be a function of a record, not {handler!r}")
+    for function in (handler, type(handler).__call__):
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise errors.InvalidRequestError("the handler is a generator function: nothing runs when it is called")
+
+
+async def handle(handler: Callable[..., Any], record: Any) -> str | None:
+    """Call the handler, and await what it returns if that can be awaited; return what is wrong with it, if anything."""
+    result = handler(record)
+    if result is None:
+        return None
+    if inspect.isawaitable(result):
+        result = await result
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        return "the handler returned a generator: nothing of it has run"
+    return None
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether it came out of the handler's work, and does not mean that this task is to end."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and not task.cancelling()  # a task of the handler's own was cancelled
+    return isinstance(error, Exception)
+
+
+def ends_program(error: BaseException) -> bool:
+    """Whether it is to go on through the event loop: it ends more than this task."""
+    return not isinstance(error, Exception)
 
 
 async def call(function: Callable[..., Any], *args: Any) -> None:

@@ -6,6 +6,7 @@ import inspect
 import logging
 import threading
 import time
+from asyncio import CancelledError
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic
 
@@ -99,8 +100,35 @@ def check_handler(handler: Any) -> None:
     """Refuse what cannot be called with a record, or would have to be awaited."""
     if not callable(handler):
         raise errors.InvalidRequestError(f"the handler must be a function of a record, not {handler!r}")
-    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__):
-        raise errors.InvalidRequestError("the handler is a coroutine function: give it to AsyncConsumer.run")
+    for function in (handler, type(handler).__call__):
+        if inspect.iscoroutinefunction(function):
+            raise errors.InvalidRequestError("the handler is a coroutine function: give it to AsyncConsumer.run")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise errors.InvalidRequestError("the handler is a generator function: nothing runs when it is called")
+
+
+def handle(handler: Callable[..., Any], record: Any) -> str | None:
+    """Call the handler; return what is wrong with it, if anything."""
+    result = handler(record)
+    if result is None:
+        return None
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        return "the handler returned something to be awaited: give it to AsyncConsumer.run"
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        return "the handler returned a generator: nothing of it has run"
+    return None
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether it came out of the handler's work, and does not mean that the program is to end."""
+    return isinstance(error, Exception | CancelledError)  # nobody cancels a thread
+
+
+def ends_program(_error: BaseException) -> bool:
+    """Whether it is to go on: not through a thread, which would only print it."""
+    return False
 
 
 def call(function: Callable[..., Any], *args: Any) -> None:

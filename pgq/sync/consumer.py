@@ -9,9 +9,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from random import random
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from pgq import errors
 from pgq.core import statements
@@ -24,7 +25,7 @@ from pgq.drivers.dsn import direct_dsn
 from pgq.drivers.sqlstate import translating
 from pgq.drivers.threads import Event, Lock, Worker, call, logger, sleep
 from pgq.sync.membership import Membership, arguments
-from pgq.sync.reader import AWAY, Reader, check_at_least
+from pgq.sync.reader import AWAY, READ_COMMITTED, Reader, check_at_least
 from pgq.sync.worker import DEFAULT_RETRY, Handler, Runner
 from pgq.telemetry import CONSUMER_METRICS
 from pgq.types import ConsumerRebalanceListener, ConsumerRecord, Deserializer, OffsetAndMetadata, TopicPartition
@@ -41,6 +42,12 @@ does not hear that it has."""
 _DELIVER_EVERY_S = 1.0
 """How often one without a group looks for delayed records that are due; a member's heartbeat says when to."""
 _DELIVER_MOST, _DELIVER_AGAIN_MS = 500, 100
+_DELIVER_LAST_S, _DELIVER_SAY_S = 30.0, 60.0
+"""Where that fails: the longest wait before it is tried again, and how often it is logged."""
+_MOST_FAILURES, _MOST_HOURS = 500, 50
+"""How many failures one commit moves at most, and to how many hours: each has a table of its own."""
+_BESIDE_S = 0.05
+"""How often it is looked while some partitions are not read: what is appended to those notifies as well."""
 _COMMIT_AGAIN_S = 0.2
 """How often a commit is tried for what has failed and is due again, but stands behind what is not done."""
 _CLAIM_S, _CLAIM_LATER_S, _CLAIM_SOON_S = 0.05, 0.5, 2.0
@@ -49,8 +56,9 @@ _CLAIM_S, _CLAIM_LATER_S, _CLAIM_SOON_S = 0.05, 0.5, 2.0
 Offsets = Mapping[TopicPartition, int | OffsetAndMetadata]
 
 
-class Failure(NamedTuple):
-    """That a record could not be processed, until the commit of its offset."""
+@dataclass(slots=True, eq=False)
+class Failure:
+    """That a record could not be processed, until its offset is known to be committed."""
 
     delay_ms: int | None
     """None: it is a dead letter."""
@@ -58,11 +66,19 @@ class Failure(NamedTuple):
     attempt: int
     """How often the record was processed in vain."""
     noted_at: float
+    replayed: bool
+    """Whether the group had committed beyond it, as far as was known."""
+    sent: int | None = None
+    """The offset that was to be committed together with it, by a commit whose outcome is not known."""
 
     @property
     def due_at(self) -> float:
         """When to try again: monotonic."""
         return self.noted_at + (self.delay_ms or 0) / 1000
+
+
+Note = tuple[TopicPartition, int, Failure]
+"""A failure, and of which record."""
 
 
 class Consumer(Reader):
@@ -105,7 +121,7 @@ class Consumer(Reader):
         metadata_max_age_ms: how often new topics and partitions are looked for. Members of a group find new partitions
             of the topics that they read within a second.
         max_decompressed_bytes: how long a compressed value may become. A longer one raises CorruptRecordError when its
-            turn comes, and is not stepped over; `seek` behind it.
+            turn comes, and is not stepped over; `seek` behind it. With `run` that record has failed.
         key_deserializer, value_deserializer: from stored bytes to objects: "str", "json", a pydantic model, or any
             callable; null stays None.
         retry: read the group's retry topics too, and make them; what `retry` goes by. All members of a group should
@@ -232,8 +248,17 @@ class Consumer(Reader):
         """Topics -> their retry topics, as far as they are known to be there."""
         self._failures: dict[TopicPartition, dict[int, Failure]] = {}
         self._failures_lock = Lock()
+        self._sent: dict[TopicPartition, int] = {}
+        """How far offsets were stored on connections of the application."""
         self._commit_by = float("inf")
         """When the first of them is due again."""
+        self._commit_failed = False
+        """Whether the last automatic commit did."""
+        self._unretriable: set[str] = set()
+        """Topics that a pattern matches and that can have no retry topics."""
+        self._deliver_again_s = 0.0
+        """For how long it waits after delivery has failed; 0 if it has not."""
+        self._deliver_not_before = self._deliver_said_at = float("-inf")
         self._runner: Runner | None = None
         self._stopping = False
         self._counts = {metric.name: 0.0 for metric in CONSUMER_METRICS}
@@ -287,6 +312,7 @@ class Consumer(Reader):
         names = _names((topics,) if isinstance(topics, str) else topics)
         if bool(names) == (pattern is not None):
             raise errors.IllegalStateError("subscribe to topics or to a pattern: give one of them")
+        self._refuse_while_running("subscribe()")
         self._topics = names
         self._pattern = re.compile(pattern) if pattern is not None else None
         self._listener = listener
@@ -294,6 +320,7 @@ class Consumer(Reader):
 
     def unsubscribe(self) -> None:
         """Read nothing, until `subscribe` or `assign`. A member leaves its group with the next call that reads."""
+        self._refuse_while_running("unsubscribe()")
         self._topics = ()
         self._pattern = None
         self._subscription_changed = self._attention = True
@@ -310,6 +337,7 @@ class Consumer(Reader):
         Raises:
             UnknownTopicError, UnknownPartitionError
         """
+        self._refuse_while_running("assign()")
         states = self._make_states([TopicPartition(*tp) for tp in partitions], known=False)
         if self._retry is not None:
             self._make_retry_topics({state.tp.topic for state in states})
@@ -341,6 +369,7 @@ class Consumer(Reader):
                 connects again; positions are kept, or those that the group committed.
             FencedInstanceIdError: another consumer with this group_instance_id has joined.
         """
+        self._refuse_while_running("getmany()")
         limit = self._max_poll_records if max_records is None else max_records
         if limit < 1:
             raise errors.InvalidRequestError(f"max_records must be 1 or more, not {limit}")
@@ -349,6 +378,7 @@ class Consumer(Reader):
 
     def getone(self) -> ConsumerRecord:
         """Return the next record, however long it takes to come, and however long the server is away."""
+        self._refuse_while_running("getone()")
         failures = 0
         self._given = None  # who asks for the next has done with it
         while not self._buffer or self._attention:
@@ -370,7 +400,7 @@ class Consumer(Reader):
         return self
 
     def __next__(self) -> ConsumerRecord:
-        if self._buffer and not self._attention:
+        if self._buffer and not self._attention and self._runner is None:
             self._given = record = self._buffer.popleft()
             return record
         return self.getone()
@@ -400,22 +430,26 @@ class Consumer(Reader):
             InvalidRequestError: the offset is negative.
             IllegalStateError: the partition is not assigned.
         """
+        self._refuse_while_running("seek()")
         if not isinstance(offset, int) or offset < 0:
             raise errors.InvalidRequestError(f"cannot seek to offset {offset!r}: give 0 or more")
         self._move(tp, offset)
 
     def seek_to_beginning(self, *partitions: TopicPartition) -> None:
         """Read these partitions, or all, from the first record that is still there."""
+        self._refuse_while_running("seek_to_beginning()")
         for tp, offset in (self.beginning_offsets(partitions or self.assignment())).items():
             self._move(tp, offset)
 
     def seek_to_end(self, *partitions: TopicPartition) -> None:
         """Read only what comes from now on in these partitions, or all."""
+        self._refuse_while_running("seek_to_end()")
         for tp, offset in (self.end_offsets(partitions or self.assignment())).items():
             self._move(tp, offset)
 
     def seek_to_committed(self, *partitions: TopicPartition) -> None:
         """Read these partitions, or all, from the group's committed offsets where there are any."""
+        self._refuse_while_running("seek_to_committed()")
         for tp, committed in (self._committed(partitions or self.assignment())).items():
             self._move(tp, committed.offset)
 
@@ -436,6 +470,10 @@ class Consumer(Reader):
             UnknownMemberIdError: the consumer is no member, and a member holds a partition.
             UnknownTopicError, UnknownPartitionError, InvalidCommitOffsetError
         """
+        self._commit(offsets, connection)
+
+    def _commit(self, offsets: Offsets | None, connection: Any) -> list[Note]:
+        """Commit; return the notes on failures that went along on the connection."""
         if self._group_id is None:
             raise errors.InvalidGroupIdError("there is no group to commit for: give the consumer a group_id")
         if offsets is None:
@@ -448,23 +486,45 @@ class Consumer(Reader):
             for tp, o in offsets.items()
         }
         if not given:
-            return
+            return []
         if self._closed:
             raise errors.IllegalStateError("the consumer is closed: make a new one")
         if self._membership is not None and not self._manual:
             self._make_states([tp for tp in given if tp not in self._membership.claims])  # do they exist at all
-            args = self._membership.commit_arguments(given)
+        ends = {tp: o.offset for tp, o in given.items()}
+        failed = self._not_stored(self._covered(ends))
+        for part, notes in _in_parts(given, failed):
+            if connection is None:
+                self._store(part, notes, None)
+                self._forget_failures(notes)
+                self._note_committed({tp: committed.offset for tp, committed in part.items()})
+            else:
+                self._store(part, notes, connection)
+                for tp, committed in part.items():
+                    self._sent[tp] = max(committed.offset, self._sent.get(tp, 0))
+        if connection is None:
+            self._counts["commits_total"] += 1
+        return failed
+
+    def _store(self, offsets: dict[TopicPartition, OffsetAndMetadata], failed: list[Note], connection: Any) -> None:
+        """Store offsets, and move what has failed before them."""
+        group_id, membership = self._group_id, self._membership
+        assert group_id is not None
+        args: tuple[Any, ...]
+        if membership is not None and not self._manual:
+            args = membership.commit_arguments(offsets)
         else:
-            args = (*arguments(self._group_id, given), None, None)
-        statement, failed = statements.COMMIT_OFFSETS, self._covered({tp: o.offset for tp, o in given.items()})
+            args = (*arguments(group_id, offsets), None, None)
+        statement = statements.COMMIT_OFFSETS
         if failed:
             statement, args = statements.COMMIT_WITH_FAILURES, (*args, *_failed(failed))
+            for tp, _, noted in failed:
+                noted.sent = offsets[tp].offset
         try:
             if connection is not None:
-                driver.wrap(connection).fetch(statement, *args)
-                self._forget_failures(failed)
-                return
-            self._fetch(statement, *args)
+                rows = driver.wrap(connection).fetch(statement, *args)
+            else:
+                rows = self._fetch(statement, *args)
         except errors.CommitFailedError:
             self._counts["commit_errors_total"] += 1
             if self._membership is not None:
@@ -475,9 +535,13 @@ class Consumer(Reader):
             if failed and isinstance(error, errors.UnknownTopicError):
                 self._make_retry_topics_again()
             raise
-        self._counts["commits_total"] += 1
-        self._forget_failures(failed)
-        self._note_committed({tp: committed.offset for tp, committed in given.items()})
+        if failed and (missing := len(failed) - sum(rows[0])) > 0:
+            logger.warning(
+                "group %s: %d of %d records that failed were not moved: retention or compaction has removed them",
+                group_id,
+                missing,
+                len(failed),
+            )
 
     def committed(self, tp: TopicPartition) -> int | None:
         """Return the offset that the group committed for a partition, or None.
@@ -515,13 +579,14 @@ class Consumer(Reader):
             raise
         self._in_transaction = True
         offsets: dict[TopicPartition, int] = {}
+        failed: list[Note] = []
         committing = False
         try:
             yield connection.raw
             self._check_void()
             offsets = self._uncommitted(self._delivered())
             with self._in_time(connection):
-                self.commit(offsets, connection=connection.raw)
+                failed = self._commit(offsets, connection.raw)
             committing = True
             with self._in_time(connection), translating():
                 block.__exit__(None, None, None)
@@ -536,15 +601,17 @@ class Consumer(Reader):
                 connection.abort()  # nobody knows what state it is in
             raise
         self._in_transaction = False
+        self._forget_failures(failed)
         self._note_committed(offsets)
 
     def retry(self, record: ConsumerRecord, error: object = None, delay_ms: float | None = None) -> None:
         """Note that a record could not be processed, and should be tried again later.
 
         It goes to the group's retry topic with the commit that covers its offset, in the same transaction, and comes
-        again from there when it is due; if it has had the policy's max_attempts, it goes to the dead letter topic. If
-        the partition is lost, or the position moved back, before the commit, the note is dropped, and the record comes
-        again anyway.
+        again from there when it is due; if it has had the policy's max_attempts, it goes to the dead letter topic. The
+        note is kept until that commit is known to have taken place: where it did not, the next one takes it along. If
+        the partition is lost, or the position moved back, before, the note is dropped, and the record comes again
+        anyway.
 
         Args:
             error: an exception or a sentence, kept in the headers.
@@ -553,13 +620,13 @@ class Consumer(Reader):
         Raises:
             InvalidGroupIdError: the consumer has no group_id.
             IllegalStateError: the consumer was made without `retry`; the partition is not this consumer's; or its
-                offset is committed already.
+                offset is committed already, and was not sought back to.
             InvalidRequestError: delay_ms is not 0 to ten years.
         """
         policy = self._check_failed(record)
         if delay_ms is not None:
             check_delay("delay_ms", delay_ms, MOST_S * 1000)
-        attempt = attempts_made(record, self._group_id) + 1
+        attempt = self._attempts_made(record) + 1
         if attempt >= policy.max_attempts:
             self._note_failure(record, None, error, attempt)
         else:
@@ -573,7 +640,7 @@ class Consumer(Reader):
             InvalidGroupIdError, IllegalStateError: as `retry`.
         """
         self._check_failed(record)
-        self._note_failure(record, None, error, attempts_made(record, self._group_id) + 1)
+        self._note_failure(record, None, error, self._attempts_made(record) + 1)
 
     def run(self, handler: Handler, *, retry: RetryPolicy | None = DEFAULT_RETRY, concurrency: int = 1) -> None:
         """Call the handler for every record, until `stop`, SIGTERM or SIGINT; then close. Commits what is done.
@@ -584,7 +651,8 @@ class Consumer(Reader):
 
         Records with the same key are processed one after another, in order. With a concurrency of 1 all records are.
         The handler may raise Reject, for a dead letter at once, or RetryLater; after any other exception, or one of a
-        deserializer, the record is tried again by the policy. If the handler takes longer than max_poll_interval_ms,
+        deserializer, the record is tried again by the policy. Meanwhile the consumer's calls that read, or change what
+        is read, raise IllegalStateError. If the handler takes longer than max_poll_interval_ms,
         and nothing else begins or ends meanwhile, the member leaves the group.
 
         Args:
@@ -595,14 +663,17 @@ class Consumer(Reader):
 
         Raises:
             InvalidGroupIdError: the consumer has no group_id.
-            IllegalStateError: it is closed, or runs already.
+            InvalidRequestError: the handler is a generator function, or returns what would have to be run or awaited.
+            IllegalStateError: it is closed, or runs already; or partitions were assigned without those of the retry
+                topics, which `retry` needs unless it is blocking.
             PgqError: what `getmany` raises, but for errors that may pass: those are logged, and it goes on.
         """
         Runner(self, handler, retry, concurrency).run()
 
     def stop(self) -> None:
-        """End `run`: nothing more is begun, what has begun ends, and is committed. From any thread or signal handler.
+        """End `run`: what has begun ends, and is committed. From any thread or signal handler.
 
+        Nothing more is begun, but for records that wait for their key and lie before one that was begun.
         If `run` is called later, it ends at once.
         """
         self._stopping = True
@@ -615,6 +686,14 @@ class Consumer(Reader):
 
     # failures
 
+    def _refuse_while_running(self, call: str) -> None:
+        if self._runner is not None:
+            raise errors.IllegalStateError(f"{call} while run() is at work: it decides what is read, and where")
+
+    def _attempts_made(self, record: ConsumerRecord) -> int:
+        """Return how often the group has processed a record in vain before. Elsewhere headers are the application's."""
+        return attempts_made(record) if record.headers and record.topic in self._retry_topics else 0
+
     def _check_failed(self, record: ConsumerRecord) -> RetryPolicy:
         if self._group_id is None:
             raise errors.InvalidGroupIdError("retry topics are a group's: give the consumer a group_id")
@@ -623,7 +702,7 @@ class Consumer(Reader):
                 "this consumer does not read the group's retry topics: give it retry=RetryPolicy()"
             )
         state = self._state(TopicPartition(record.topic, record.partition))
-        if state.committed is not None and record.offset < state.committed:
+        if state.committed is not None and record.offset < min(state.committed, state.restart or 0):
             raise errors.IllegalStateError(
                 f"offset {record.offset} of {record.topic}-{record.partition} is committed already, as far as"
                 f" {state.committed}: note what failed before that"
@@ -631,10 +710,17 @@ class Consumer(Reader):
         return self._retry
 
     def _note_failure(self, record: ConsumerRecord, delay_ms: float | None, error: object, attempt: int) -> None:
-        noted = Failure(None if delay_ms is None else int(delay_ms), error_text(error), attempt, time.monotonic())
+        tp, offset = TopicPartition(record.topic, record.partition), record.offset
+        committed = self._assignment[tp].committed if tp in self._assignment else None
+        replayed = offset < max(committed or 0, self._sent.get(tp, 0))
+        noted_at, delay = time.monotonic(), None if delay_ms is None else int(delay_ms)
+        noted = Failure(delay, error_text(error), attempt, noted_at, replayed)
         with self._failures_lock:
             self._counts["records_dead_lettered_total" if delay_ms is None else "records_retried_total"] += 1
-            self._failures.setdefault(TopicPartition(record.topic, record.partition), {})[record.offset] = noted
+            notes = self._failures.setdefault(tp, {})
+            if (before := notes.get(offset)) is not None:
+                noted.replayed, noted.sent = before.replayed, before.sent
+            notes[offset] = noted
             if delay_ms is not None:
                 self._commit_by = min(self._commit_by, noted.due_at)
 
@@ -646,26 +732,55 @@ class Consumer(Reader):
                 default=float("inf"),
             )
 
-    def _covered(self, offsets: Mapping[TopicPartition, int]) -> list[tuple[TopicPartition, int, Failure]]:
-        """Return what has failed before these offsets."""
+    def _covered(self, offsets: Mapping[TopicPartition, int]) -> list[Note]:
+        """Return what has failed before these offsets, in order by partition."""
         with self._failures_lock:
             return [
                 (tp, offset, noted)
                 for tp, end in offsets.items()
-                for offset, noted in self._failures.get(tp, {}).items()
+                for offset, noted in sorted(self._failures.get(tp, {}).items())
                 if offset < end
             ]
+
+    def _has_failed(self, tp: TopicPartition, end: int) -> bool:
+        """Whether something has failed before an offset."""
+        if not self._failures:
+            return False
+        with self._failures_lock:
+            return any(offset < end for offset in self._failures.get(tp, ()))
+
+    def _not_stored(self, failed: list[Note]) -> list[Note]:
+        """Drop notes that a commit on the application's connection, or one whose answer was lost, has stored; return
+        the others.
+        """
+        doubtful = {tp for tp, _, noted in failed if noted.sent is not None}
+        if not doubtful:
+            return failed
+        committed = {tp: found.offset for tp, found in (self._committed(doubtful)).items()}
+        stored: list[Note] = []
+        others: list[Note] = []
+        for tp, offset, noted in failed:
+            now = committed.get(tp)
+            if noted.sent is None or now is None:
+                is_stored = False
+            elif noted.replayed:  # the offset was beyond it before: that says something only if it has changed
+                is_stored = now == noted.sent and tp in self._assignment and now != self._assignment[tp].committed
+            else:
+                is_stored = offset < now
+            (stored if is_stored else others).append((tp, offset, noted))
+        self._forget_failures(stored)
+        return others
 
     def _failure_count(self) -> int:
         with self._failures_lock:
             return sum(map(len, self._failures.values()))
 
-    def _forget_failures(self, failed: Iterable[tuple[TopicPartition, int, Failure]]) -> None:
+    def _forget_failures(self, failed: Iterable[Note]) -> None:
         """Drop notes that were stored, and be there when the first of them is due."""
         with self._failures_lock:
             for tp, offset, noted in failed:
                 if noted.delay_ms is not None:
-                    self._due_at = min(self._due_at, noted.due_at)
+                    self._due_at = max(min(self._due_at, noted.due_at), self._deliver_not_before)
                 notes = self._failures.get(tp, {})
                 if notes.get(offset) is noted:
                     del notes[offset]
@@ -681,13 +796,23 @@ class Consumer(Reader):
 
     def _make_retry_topics(self, topics: Collection[str]) -> frozenset[str]:
         """See to it that the topics have retry topics and dead letter topics; return the names of the former."""
-        for topic in sorted(set(topics) - self._retried_topics.keys()):
+        for topic in sorted(set(topics) - self._retried_topics.keys() - self._unretriable):
             try:
                 rows = self._fetch(statements.CREATE_RETRY_TOPICS, self._group_id, [topic])
             except errors.UnknownTopicError:
                 continue  # deleted meanwhile
+            except errors.InvalidTopicError as error:
+                if self._pattern is None:
+                    raise
+                self._unretriable.add(topic)
+                logger.warning(
+                    "group %s: does not read %s, which the pattern matches: %s", self._group_id, topic, error
+                )
+                continue
             self._retried_topics[topic] = [name for (name,) in rows]
-        self._retry_topics = frozenset(name for topic in topics for name in self._retried_topics.get(topic, ()))
+        known = self._retried_topics
+        # those that have none are the group's retry topics themselves
+        self._retry_topics = frozenset(name for topic in topics if topic in known for name in known[topic] or [topic])
         return self._retry_topics
 
     def _make_retry_topics_again(self) -> None:
@@ -711,11 +836,14 @@ class Consumer(Reader):
             if connection is None or connection.closed:
                 if connection is not None:
                     connection.close()
-                connection = self._transaction_connection = driver.connect(direct_dsn(self._dsn))
+                connection = self._transaction_connection = driver.connect(direct_dsn(self._dsn), READ_COMMITTED)
             block = connection.transaction()
             try:
-                with self._in_time(connection), translating():
-                    block.__enter__()
+                with self._in_time(connection):
+                    with translating():
+                        block.__enter__()
+                    if connection.pooled:  # where settings of a session do not last
+                        connection.execute("set transaction isolation level read committed")
             except errors.BrokerNotAvailableError:
                 if not again:
                     raise
@@ -737,6 +865,7 @@ class Consumer(Reader):
 
     def pause(self, *partitions: TopicPartition) -> None:
         """Return no records of these partitions until `resume`."""
+        self._refuse_while_running("pause()")
         for tp in partitions:
             state = self._state(tp)
             state.paused = True
@@ -748,6 +877,7 @@ class Consumer(Reader):
 
     def resume(self, *partitions: TopicPartition) -> None:
         """Return records of these partitions again."""
+        self._refuse_while_running("resume()")
         self._quiet_at = 0.0
         for tp in partitions:
             self._state(tp).paused = False
@@ -777,6 +907,16 @@ class Consumer(Reader):
         state.last = None
         state.truncated = False
 
+    def _step_back(self, tp: TopicPartition, offset: int) -> None:
+        """Read again what was read and has not been begun."""
+        if tp in self._assignment:
+            state = self._assignment[tp]
+            self._forget_buffered([tp])
+            self._quiet_at = 0.0
+            state.advance(offset)
+            state.more = False
+            state.last = None
+
     def _forget_buffered(self, partitions: Iterable[TopicPartition]) -> None:
         if self._buffer:
             gone = set(partitions)
@@ -792,9 +932,13 @@ class Consumer(Reader):
         return reached if self._runner is None else self._runner.done(reached)
 
     def _uncommitted(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
-        """Return those that are not known to be committed."""
+        """Return those that are not known to be committed, or only without what has failed before them."""
         known = {state.tp: state.committed for state in self._assignment.all()}
-        return {tp: offset for tp, offset in offsets.items() if tp in known and known[tp] != offset}
+        return {
+            tp: offset
+            for tp, offset in offsets.items()
+            if tp in known and (known[tp] != offset or self._has_failed(tp, offset))
+        }
 
     def _note_committed(self, offsets: Mapping[TopicPartition, int]) -> None:
         for tp, offset in offsets.items():
@@ -813,6 +957,7 @@ class Consumer(Reader):
                 if self._runner is not None:
                     self._runner.forget([state.tp])
                 self._forget_failures_from(state.tp, 0)
+                self._sent.pop(state.tp, None)
                 if not self._auto_commit and state.restart is not None and self._next(state) != state.restart:
                     self._void.add(state.tp)
                 if state.committed is None and state.restart is not None:
@@ -888,7 +1033,8 @@ class Consumer(Reader):
             rows = self._fetch(statements.TOPIC_NAMES)
             topics = tuple(name for (name,) in rows if pattern.match(name))
         if self._retry is not None:
-            topics = tuple(dict.fromkeys([*topics, *sorted(self._make_retry_topics(topics))]))
+            retry_topics = sorted(self._make_retry_topics(topics))
+            topics = tuple(dict.fromkeys([*(t for t in topics if t not in self._unretriable), *retry_topics]))
         self._looked_at = now
         return topics
 
@@ -1042,18 +1188,24 @@ class Consumer(Reader):
         wait_s = float("inf") if next_due_ms is None else next_due_ms / 1000
         if self._membership is None:
             wait_s = min(wait_s, _DELIVER_EVERY_S)
-        self._due_at = time.monotonic() + wait_s
+        self._due_at = max(time.monotonic() + wait_s, self._deliver_not_before)
 
     def _deliver_due(self) -> None:
         """Append what is due: with or without the service, whoever reads sees to it."""
         self._due_at = time.monotonic() + _DELIVER_EVERY_S
         try:
             rows = self._fetch(statements.DELIVER_DUE, _DELIVER_MOST)
-        except AWAY:
+        except (errors.BrokerNotAvailableError, errors.RequestTimedOutError, errors.NotLeaderError):
             raise
-        except errors.PgqError as error:
-            logger.warning("delayed records: %s", error)  # no reason not to read
+        except errors.PgqError as error:  # no reason not to read
+            now = time.monotonic()
+            self._deliver_again_s = min(2 * self._deliver_again_s or _DELIVER_EVERY_S, _DELIVER_LAST_S)
+            self._due_at = self._deliver_not_before = now + self._deliver_again_s
+            if now - self._deliver_said_at >= _DELIVER_SAY_S:
+                self._deliver_said_at = now
+                logger.warning("delayed records cannot be delivered, tries again: %s", error)
         else:
+            self._deliver_again_s, self._deliver_not_before = 0.0, float("-inf")
             delivered, next_due_ms = rows[0]
             if not delivered and next_due_ms is not None:
                 next_due_ms = max(
@@ -1065,6 +1217,7 @@ class Consumer(Reader):
         """Commit by itself, what has changed; a failure is logged and the next time tries again."""
         self._committed_at = time.monotonic()
         changed = self._uncommitted(offsets)
+        self._commit_failed = True
         try:
             self._commit_changed(changed)
         finally:
@@ -1072,10 +1225,10 @@ class Consumer(Reader):
             self._commit_by = max(self._first_due(), time.monotonic() + _COMMIT_AGAIN_S)
 
     def _commit_changed(self, changed: dict[TopicPartition, int]) -> None:
-        if not changed:
-            return
         try:
-            self.commit(changed)
+            if changed:
+                self.commit(changed)
+            self._commit_failed = False
         except errors.UnknownTopicError:
             for topic in {tp.topic for tp in changed}:  # without the one that was deleted
                 try:
@@ -1199,7 +1352,11 @@ class Consumer(Reader):
                     # not the application's yet, so not to be committed for it, nor lost if this call is cancelled
                     until = min(deadline, start + self._fetch_max_wait_s) if result else deadline
                     self._put_back(result)
-                    self._wait(max(0.0, until - time.monotonic()))
+                    looked_at = time.monotonic()
+                    self._wait(max(0.0, until - looked_at))
+                    rest_s = min(looked_at + _BESIDE_S, until) - time.monotonic()
+                    if only and self._runner is not None and rest_s > 0:
+                        sleep(rest_s)
                 except AWAY as error:
                     if result:
                         break
@@ -1399,7 +1556,32 @@ def _names(topics: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def _failed(failed: list[tuple[TopicPartition, int, Failure]]) -> tuple[Any, ...]:
+def _in_parts(
+    given: dict[TopicPartition, OffsetAndMetadata], failed: list[Note]
+) -> Iterator[tuple[dict[TopicPartition, OffsetAndMetadata], list[Note]]]:
+    """Divide a commit into steps that are not too large: of each partition, what lies before an offset.
+
+    Args:
+        failed: in order by partition.
+    """
+    part: list[Note] = []
+    hours: set[int] = set()
+    ahead_s = time.time() - time.monotonic()
+    left = dict(given)
+    for tp, offset, noted in failed:
+        hour = -1 if noted.delay_ms is None else int((noted.due_at + ahead_s) // 3600)
+        if len(part) == _MOST_FAILURES or len(hours | {hour}) > _MOST_HOURS:
+            done = {other: left.pop(other) for other in dict.fromkeys(n[0] for n in part) if other != tp}
+            if part[-1][0] == tp:
+                done[tp] = OffsetAndMetadata(offset, given[tp].metadata)
+            yield done, part
+            part, hours = [], set()
+        part.append((tp, offset, noted))
+        hours.add(hour)
+    yield left, part
+
+
+def _failed(failed: list[Note]) -> tuple[Any, ...]:
     """Return the arguments of COMMIT_WITH_FAILURES that COMMIT_OFFSETS has not."""
     now = time.monotonic()
     return (
@@ -1409,6 +1591,7 @@ def _failed(failed: list[tuple[TopicPartition, int, Failure]]) -> tuple[Any, ...
         [None if f.delay_ms is None else max(0, f.delay_ms - int((now - f.noted_at) * 1000)) for _, _, f in failed],
         [f.error for _, _, f in failed],
         [f.attempt for _, _, f in failed],
+        [f.replayed for _, _, f in failed],
     )
 
 

@@ -17,9 +17,19 @@ from random import random
 from typing import TYPE_CHECKING, Any
 
 from pgq import errors
-from pgq.core.retries import Reject, RetryLater, RetryPolicy, attempts_made
+from pgq.core.retries import Reject, RetryLater, RetryPolicy, error_text
 from pgq.drivers.signals import stopping
-from pgq.drivers.threads import Event, Lock, Worker, call, check_handler, logger, sleep
+from pgq.drivers.threads import (
+    Event,
+    Lock,
+    Worker,
+    check_handler,
+    ends_program,
+    handle,
+    is_failure,
+    logger,
+    sleep,
+)
 from pgq.sync.reader import AWAY
 from pgq.types import ConsumerRecord, Deserializer, TopicPartition
 
@@ -38,17 +48,21 @@ _BREATH_S = 0.01
 """For how long a lane goes on without letting others run."""
 _MOST_FAILURES = 500
 """So many noted failures are committed before it is time to."""
+_STORE_AGAIN_S = 1.0
+"""How often that is tried where it fails."""
 
 
 class _Track:
     """One partition, for as long as it is read."""
 
-    __slots__ = ("attempts", "dead", "given_up_at", "held", "pending", "running", "tp")
+    __slots__ = ("attempts", "dead", "given_up_at", "held", "high", "pending", "running", "tp")
 
     def __init__(self, tp: TopicPartition) -> None:
         self.tp = tp
         self.pending: dict[int, None] = {}
         """The offsets that are not done, in order."""
+        self.high = -1
+        """The highest offset that has begun."""
         self.running = 0
         self.attempts: dict[int, int] = {}
         """Records that block the partition -> how often they were tried in place."""
@@ -61,7 +75,7 @@ class _Track:
 
 
 class _Malformed:
-    """Stands for a key or a value that could not be deserialized: the record has failed, as if its handler raised."""
+    """Stands for a key or a value that could not be read: the record has failed, as if its handler raised."""
 
     __slots__ = ("error",)
 
@@ -121,6 +135,8 @@ class Runner:
         if self._retry is DEFAULT_RETRY and consumer._retry is not None:
             self._retry = consumer._retry
         if self._retry is not None:
+            if consumer._manual and not self._retry.blocking:
+                _check_assigned(consumer.assignment(), consumer._group_id)
             if consumer._retry is None:
                 consumer._make_retry_topics_again()
             consumer._retry = self._retry
@@ -129,6 +145,7 @@ class Runner:
         self._deserializes = consumer._key_deserializer is not None or consumer._value_deserializer is not None
         consumer._key_deserializer = _forgiving(consumer._key_deserializer)
         consumer._value_deserializer = _forgiving(consumer._value_deserializer)
+        consumer._broken = self._break
         with stopping(consumer.stop):
             lanes = [Worker(self._lane, f"pgq-run-{n}") for n in range(self._concurrency)]
             try:
@@ -172,10 +189,11 @@ class Runner:
         No more of their records are begun. What was not begun stays undone, so that nothing behind it is committed.
         """
         with self._lock:
+            busy = self._unfinished()
             stay = [
                 track
                 for tp, track in self._tracks.items()
-                if track.given_up_at and tp not in surplus and not track.running
+                if track.given_up_at and tp not in surplus and tp not in busy
             ]
             firsts = {track.tp: next(iter(track.pending), None) for track in stay}
         for tp, first in firsts.items():  # they are not given up after all
@@ -191,34 +209,53 @@ class Runner:
             self._wait(_BUSY_S)
 
     def _busy(self, partitions: set[TopicPartition]) -> set[TopicPartition]:
-        """Begin no more records of these partitions; return where some have begun and not ended."""
+        """Begin no more records of these partitions but those with a later one that has begun; return where some have
+        not ended.
+        """
         now = time.monotonic()
         with self._lock:
             leaving = [track for tp, track in self._tracks.items() if tp in partitions]
             fresh = [track for track in leaving if not track.given_up_at]
             for track in fresh:
                 track.given_up_at = now
-            self._drop(fresh)
+            self._drop(fresh, behind=True)
+            busy = self._unfinished()
             late = now - self._consumer._max_poll_interval_s
-            return {track.tp for track in leaving if track.running and track.given_up_at > late}
+            return {track.tp for track in leaving if track.tp in busy and track.given_up_at > late}
+
+    def _unfinished(self) -> set[TopicPartition]:
+        """Return the partitions with records that have begun, or are about to."""
+        busy = {track.tp for track in self._tracks.values() if track.running}
+        busy.update(item[0].tp for item in self._ready)
+        busy.update(item[0].tp for behind in self._waiting.values() for item in behind)
+        return busy
+
+    def _break(self, error: Exception) -> _Malformed:
+        self._deserializes = True
+        return _Malformed(error)
 
     # the loop
 
     def _poll(self) -> None:
         consumer, failures = self._consumer, 0
+        named = not consumer._manual or self._retry is None
         while not consumer._stopping and self._failure is None:
             try:
                 if self._is_stuck():
                     self._sit_out()
                     continue
+                if not named:
+                    consumer._make_retry_topics({tp.topic for tp in consumer.assignment()})
+                    named = True
                 self._moved.clear()
+                self._shed()
                 partitions, room = self._wanted()
                 if room > 0:
                     self._place(consumer._getmany(partitions, room, _POLL_S))
                 else:
                     consumer._prepare()
                     self._moved.wait(_BUSY_S)
-                if consumer._failure_count() >= _MOST_FAILURES:
+                if self._has_many_failures():
                     consumer._commit_delivered(consumer._delivered())
                 failures = 0
             except AWAY as error:
@@ -236,7 +273,20 @@ class Runner:
         return partitions, room if partitions else 0
 
     def _room(self) -> int:
-        return self._most - len(self._ready) - self._waiting_count - self._running
+        taken = len(self._ready) + self._waiting_count + self._running + len(self._later)
+        consumer = self._consumer
+        if consumer._failures:
+            taken += consumer._failure_count()
+        if self._later:
+            taken += sum(len(track.held) for track in self._tracks.values())
+        return self._most - taken
+
+    def _has_many_failures(self) -> bool:
+        """Whether so many are noted that they should be committed."""
+        consumer = self._consumer
+        if consumer._failure_count() < max(1, min(_MOST_FAILURES, self._most // 2)):
+            return False
+        return not consumer._commit_failed or time.monotonic() - consumer._committed_at >= _STORE_AGAIN_S
 
     def _has_room(self) -> bool:
         """Whether it is worth while to read more."""
@@ -253,8 +303,8 @@ class Runner:
                 if track is None:
                     track = self._tracks[tp] = _Track(tp)
                 track.pending.update(dict.fromkeys([record.offset for record in batch]))
-                if track.given_up_at:
-                    continue
+                if track.given_up_at or self._ending or self._consumer._stopping:
+                    continue  # they stay undone
                 if self._concurrency == 1:
                     self._ready.extend([(track, record, None) for record in batch])
                 else:
@@ -282,28 +332,64 @@ class Runner:
         else:
             del self._waiting[order]
 
-    def _drop(self, gone: Collection[_Track]) -> None:
-        """Take away what has not begun."""
+    def _drop(self, gone: Collection[_Track], *, behind: bool = False) -> None:
+        """Take away what has not begun; if `behind`, only what lies behind all that has, so that all of that is done
+        in the end, and committed. Where a record is tried again in place, nothing may overtake it.
+        """
         if not gone:
             return
-        keys: list[Any] = []
+        spared = {track for track in gone if behind and not track.attempts}
+        self._remove(gone, lambda item: item[0] not in spared or item[1].offset > item[0].high)
         for track in gone:
-            keys += [item[2] for item in track.held]
-            track.held.clear()
             track.attempts.clear()
-        keys += [item[2] for item in self._ready if item[0] in gone]
-        keys += [item[2] for _, _, item in self._later if item[0] in gone]
-        self._ready = deque(item for item in self._ready if item[0] not in gone)
-        self._later = [entry for entry in self._later if entry[2][0] not in gone]
+
+    def _remove(self, tracks: Collection[_Track], goes: Callable[[_Item], bool]) -> None:
+        """Take away items of these partitions that have not begun."""
+        keys: list[Any] = []
+
+        def kept(items: Iterable[_Item]) -> deque[_Item]:
+            stay: deque[_Item] = deque()
+            for item in items:
+                if item[0] in tracks and goes(item):
+                    keys.append(item[2])
+                else:
+                    stay.append(item)
+            return stay
+
+        for behind_key, behind in self._waiting.items():
+            self._waiting[behind_key] = left = kept(behind)
+            self._waiting_count -= len(behind) - len(left)
+        keys.clear()  # they waited for theirs
+        for track in tracks:
+            track.held = kept(track.held)
+        self._ready = kept(self._ready)
+        later = [entry for entry in self._later if not (entry[2][0] in tracks and goes(entry[2]))]
+        keys += [entry[2][2] for entry in self._later if entry[2][0] in tracks and goes(entry[2])]
+        self._later = later
         heapq.heapify(self._later)
-        for order, behind in self._waiting.items():
-            kept = deque(item for item in behind if item[0] not in gone)
-            self._waiting_count -= len(behind) - len(kept)
-            self._waiting[order] = kept
-        for order in keys:
-            if order is not None:
-                self._release(order)
+        for key in keys:
+            if key is not None:
+                self._release(key)
         self._wake.set()
+
+    def _shed(self) -> None:
+        """Give back what waits behind records that are tried again in place, where it leaves no room for others: it is
+        read again later.
+        """
+        firsts: dict[TopicPartition, int] = {}
+        with self._lock:
+            if not self._later or self._has_room():
+                return
+            blocked = [track for track in self._tracks.values() if track.attempts and not track.given_up_at]
+            for track in blocked:
+                behind = [offset for offset in track.pending if offset > track.high]
+                for offset in behind:
+                    del track.pending[offset]
+                if behind:
+                    firsts[track.tp] = behind[0]
+            self._remove(blocked, lambda item: item[1].offset > item[0].high)
+        for tp, first in firsts.items():
+            self._consumer._step_back(tp, first)
 
     def _is_stuck(self) -> bool:
         return self._running > 0 and time.monotonic() - self._moved_at > self._consumer._max_poll_interval_s
@@ -336,11 +422,11 @@ class Runner:
                 consumer._unpark_quietly()
 
     def _end(self, lanes: list[Worker]) -> None:
-        """Begin no more, and wait for what has begun."""
+        """Begin no more than has to be done so that all that is done can be committed, and wait for it."""
         with self._lock:
             self._ending = True
             self._wake.set()
-        while self._running and any(lane.running for lane in lanes):
+        while (self._running or self._ready) and any(lane.running for lane in lanes):
             if self._is_stuck():
                 try:
                     self._leave()
@@ -360,7 +446,7 @@ class Runner:
                 wait_s: float | None = None
                 with self._lock:
                     ends = self._ending or self._consumer._stopping
-                    item = None if ends else self._take()
+                    item = None if self._failure is not None else self._take(ends=ends)
                     if item is None:
                         if ends:
                             return
@@ -371,18 +457,23 @@ class Runner:
                     self._wake.wait(wait_s)
                     breath = time.monotonic()
                     continue
-                error: Exception | None = None
+                error: BaseException | None = None
                 started = time.monotonic()
                 try:
                     if self._deserializes:
                         _check(item[1])
-                    call(self._handler, item[1])
-                except Exception as caught:  # noqa: BLE001 - the application's
+                    wrong = handle(self._handler, item[1])
+                except BaseException as caught:
+                    if not is_failure(caught):
+                        with self._lock:
+                            self._over(item[0], time.monotonic() - started)
+                        raise
                     error = caught
-                except BaseException:
-                    with self._lock:
-                        self._over(item[0], time.monotonic() - started)
-                    raise
+                else:
+                    if wrong is not None:
+                        with self._lock:
+                            self._over(item[0], time.monotonic() - started)
+                        raise errors.InvalidRequestError(wrong)
                 now = time.monotonic()
                 if error is None:
                     self._settle(item, now - started)
@@ -396,14 +487,18 @@ class Runner:
                 self._failure, self._ending = self._failure or error, True
                 self._wake.set()
                 self._moved.set()
-            if not isinstance(error, Exception):
+            if ends_program(error):
                 raise
 
-    def _take(self) -> _Item | None:
-        """Return the next record to begin."""
-        if self._later and self._later[0][0] <= time.monotonic():
+    def _take(self, *, ends: bool) -> _Item | None:
+        """Return the next record to begin.
+
+        Args:
+            ends: only one that keeps a later one, which has begun, from being committed.
+        """
+        if not ends and self._later and self._later[0][0] <= time.monotonic():
             item = heapq.heappop(self._later)[2]
-            self._begin(item[0])
+            self._begin(item)
             return item
         ready = self._ready
         while ready:
@@ -412,11 +507,18 @@ class Runner:
             if track.attempts:
                 track.held.append(item)
                 continue
-            self._begin(track)
+            if ends and item[1].offset > track.high:
+                if item[2] is not None:
+                    self._release(item[2])
+                continue  # it stays undone
+            self._begin(item)
             return item
         return None
 
-    def _begin(self, track: _Track) -> None:
+    def _begin(self, item: _Item) -> None:
+        track, offset = item[0], item[1].offset
+        if offset > track.high:
+            track.high = offset
         track.running += 1
         self._running += 1
         self._moved_at = time.monotonic()
@@ -437,11 +539,12 @@ class Runner:
             if self._has_room():
                 self._moved.set()
 
-    def _settle_failed(self, item: _Item, seconds: float, error: Exception) -> None:
+    def _settle_failed(self, item: _Item, seconds: float, error: BaseException) -> None:
         """Take note that a record has failed, and say what becomes of it."""
         track, record, order = item
         consumer, policy = self._consumer, self._retry
-        made = attempts_made(record, consumer._group_id) + track.attempts.get(record.offset, 0) + 1
+        text = error_text(error)  # the application's code
+        made = consumer._attempts_made(record) + track.attempts.get(record.offset, 0) + 1
         dead = policy is not None and (isinstance(error, Reject) or made >= policy.max_attempts)
         wait_s = 0.0
         if policy is not None and not dead:
@@ -458,22 +561,23 @@ class Runner:
                     blocks = not track.given_up_at  # else it is another member's to try again
                     if blocks:
                         self._block(item, wait_s)
+                    else:
+                        self._drop([track])  # nothing may overtake it
                 else:
-                    consumer._note_failure(record, None if dead else wait_s * 1000, error, made)
+                    consumer._note_failure(record, None if dead else wait_s * 1000, text, made)
                     track.pending.pop(record.offset, None)
             if not blocks:
                 self._unblock(track, record.offset)
                 if order is not None:
                     self._go_on(order)
         logger.warning(
-            "group %s: offset %d of %s-%d failed, attempt %d: %s: %s: %s",
+            "group %s: offset %d of %s-%d failed, attempt %d: %s: %s",
             consumer._group_id,
             record.offset,
             record.topic,
             record.partition,
             made,
-            type(error).__name__,
-            error,
+            text,
             "ends" if policy is None else "dead letter" if dead else f"again in {wait_s:.3g} s",
         )
 
@@ -510,12 +614,25 @@ class Runner:
             self._wake.set()
 
 
+def _check_assigned(partitions: Collection[TopicPartition], group_id: str) -> None:
+    """Refuse partitions without those of the retry topics, which nobody would read."""
+    suffix, topics = f".{group_id}.retry", {tp.topic for tp in partitions}
+    missing = sorted(t for t in topics if not t.endswith(suffix) and t + suffix not in topics)
+    if missing:
+        raise errors.IllegalStateError(
+            f"what fails in {missing[0]} would go to {missing[0] + suffix}, of which no partition is assigned: assign"
+            " some, or give run() retry=None or RetryPolicy(blocking=True), or subscribe instead"
+        )
+
+
 def _forgiving(deserialize: Deserializer | None) -> Deserializer | None:
     """Return a deserializer that does not raise, so that one record does not keep all others from being read."""
     if deserialize is None:
         return None
 
-    def deserialize_or_keep_error(raw: bytes) -> Any:
+    def deserialize_or_keep_error(raw: Any) -> Any:
+        if type(raw) is _Malformed:
+            return raw
         try:
             return deserialize(raw)
         except Exception as error:  # noqa: BLE001 - raised when its turn comes

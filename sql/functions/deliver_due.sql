@@ -22,6 +22,7 @@ declare
     until timestamptz;
     last pgq.delivery;
     open_keys bigint[];
+    ended_from timestamptz;
     search_from timestamptz;
     search_serial bigint;
     hour record;
@@ -52,9 +53,9 @@ begin
     open_keys := array(select t.key from pgq._delay_times() t where t."at" <= until order by 1);
     select d.* into last from pgq.delivery d order by d.delivery_id desc limit 1;
     -- what transactions have sent that have ended since; and what was sent since the clock was set back
-    search_from := least(case when last.search_from <= until then last.search_from else 'epoch' end,
-                         (select min(to_timestamp(((k >> 15) & 4398046511103) / 1000.0)) from unnest(last.open) k where k <> all (open_keys)));
-    search_serial := case when search_from < last.search_from then 0 else last.search_serial end;
+    ended_from := (select min(to_timestamp(((k >> 15) & 4398046511103) / 1000.0)) from unnest(last.open) k where k <> all (open_keys));
+    search_from := least(case when last.search_from <= until then last.search_from else 'epoch' end, ended_from);
+    search_serial := case when search_from < last.search_from or ended_from <= last.search_from then 0 else last.search_serial end;
     -- there may be several tables of one hour
     for hour in select array_agg(b.bucket) as buckets from pgq._delay_buckets(search_from, until) b group by b.hour_ends_at order by b.hour_ends_at loop
         exit when tables >= 50;
@@ -104,7 +105,8 @@ begin
             bytes_left := bytes_left - due.bytes;
             exit when due.is_full or not done.all_taken or last_due is not null;
         exception when undefined_table or internal_error or sqlstate 'PQ002' then
-            exit;  -- a topic was deleted meanwhile: seen at the next call
+            raise warning 'pgq.deliver_due: %', sqlerrm;  -- a topic was deleted meanwhile: seen at the next call
+            exit;
         end;
     end loop;
     select f.due_at, f.serial into first from pgq._first_delayed(search_from, search_serial) f;

@@ -8,11 +8,11 @@
 -- errors    why it failed; the first 1,000 characters are kept
 -- attempts  how often it has been tried in all; null: once more than its headers say
 -- returns how many were moved: not those that retention or compaction has removed since they were read
--- transaction  joins the caller's. The records are copied as they stand in the log; headers named pgq.… say where they come from, how
+-- transaction  joins the caller's, READ COMMITTED. The records are copied as they stand in the log; headers named pgq.… say where they come from, how
 --           often they were tried and why that failed
 -- raises  PQ001 (UnknownTopicError), PQ002 (UnknownPartitionError), PQ004 (InvalidTopicError): no retry topic can be made, since a
---         name would be illegal, or the topic is one of failures itself; PQ017 (InvalidTimestampError): more than ten years ahead;
---         PQ019 (InvalidGroupIdError), PQ023 (InvalidRequestError): arrays of different lengths
+--         name would be illegal or another topic's; PQ009 (IsolationLevelError); PQ017 (InvalidTimestampError): more than ten years ahead;
+--         PQ019 (InvalidGroupIdError), PQ023 (InvalidRequestError): arrays of different lengths, or more than 100 different hours
 -- locks   DELAY, shared, once a transaction, until its end; and those of pgq.begin_append for the dead letter topics
 create or replace function pgq.fail_records(
     group_id text, topics text[], partitions int[], offsets bigint[], due_ats timestamptz[], errors text[],
@@ -34,6 +34,14 @@ declare
     taken bigint;
 begin
     perform pgq._check_group_id(group_id);
+    if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+        raise exception 'cannot move records that failed in a % transaction', upper(current_setting('transaction_isolation'))
+            using errcode = 'PQ009', hint = 'Its snapshot may be older than the records, which would be lost: use READ COMMITTED.';
+    end if;
+    if (select count(distinct date_trunc('hour', d, 'UTC')) from unnest(due_ats) d) > 100 then
+        raise exception 'records that failed and are due in more than 100 different hours'
+            using errcode = 'PQ023', hint = 'Each hour has a table, whose locks the transaction holds: move them in several transactions.';
+    end if;
     if (cardinality(topics) = all (array[cardinality(partitions), cardinality(offsets), cardinality(due_ats), cardinality(errors),
                                          coalesce(cardinality(attempts), cardinality(topics))])) is not true then
         raise exception 'fail_records: arrays of different lengths'

@@ -24,7 +24,11 @@ begin
     if not found then
         return;
     end if;
-    next_due_ms := pgq._next_due_ms();
+    begin
+        next_due_ms := pgq._next_due_ms();
+    exception when others then
+        raise warning 'delayed records: %', sqlerrm;  -- no reason to lose one's partitions
+    end;
     -- the ring: each member looks after the one before it
     select m.member_id into neighbour from pgq.group_member m
      where m.consumer_group_id = me.consumer_group_id and m.member_id < me.member_id order by m.member_id desc limit 1;

@@ -208,4 +208,4 @@ async def expect_nothing(consumer: Any) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let the clients work until the condition holds."""
-    await asyncio.to_thread(eventually, condition, 10)
+    await asyncio.to_thread(eventually, condition)

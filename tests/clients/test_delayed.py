@@ -494,3 +494,17 @@ async def test_a_fenced_producer_keeps_nothing(clients: Clients, conn: Connectio
         with pytest.raises(errors.ProducerFencedError):
             await first.flush()
     assert [record.value for record in waiting(conn)] == [b"1", b"2"]
+
+
+def test_a_member_that_waits_wakes_itself_for_what_it_delivers(dsn: str, topic: str, conn: Connection) -> None:
+    """Its own session holds the lock by which appends see that somebody waits."""
+    with pgq.Consumer(topic, dsn=dsn, group_id="g", auto_offset_reset="earliest") as consumer:
+        eventually(lambda: not consumer.getmany(timeout_ms=200) and consumer._parked is not None)
+        late = []
+        for number in range(4):
+            delay = timedelta(milliseconds=1100 + 37 * number)
+            delayed_id = value(conn, "select pgq.produce_delayed(%s, 'x', clock_timestamp() + %s)", topic, delay)
+            while not consumer.getmany(timeout_ms=5000):
+                pass
+            late.append(time.time() - int(delayed_id.split("-")[0]) / 1000)
+        assert max(late) < 0.9, late

@@ -15,9 +15,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import pgq
-from pgq import ConsumerRecord, Reject, RetryLater, RetryPolicy, TopicPartition, errors, failure_history
+from pgq import (
+    ConsumerRecord,
+    OffsetAndMetadata,
+    Reject,
+    RetryLater,
+    RetryPolicy,
+    TopicPartition,
+    errors,
+    failure_history,
+)
+from pgq.aio.consumer import Failure, _in_parts
+from pgq.core import statements
 from pgq.telemetry import CONSUMER_METRICS
 from tests.clients.conftest import Awaitable, Clients, read, until
 from tests.clients.test_groups import fill
@@ -52,12 +64,13 @@ def committed(conn: Connection, topic: str = "orders", partition: int = 0) -> in
 def dead_letters(conn: Connection, dsn: str, topic: str = "orders") -> list[ConsumerRecord]:
     """What is in the group's dead letter topic."""
     name = f"{topic}.g.dlq"
-    count = value(conn, "select pgq.high_watermark(%s, 0)", name)
+    tp = TopicPartition(name, 0)
+    end = value(conn, "select pgq.high_watermark(%s, 0)", name)
     with pgq.Consumer(dsn=dsn) as consumer:
-        consumer.assign([TopicPartition(name, 0)])
+        consumer.assign([tp])
         consumer.seek_to_beginning()
         found: list[ConsumerRecord] = []
-        while len(found) < count:
+        while consumer.position(tp) < end:  # offsets of transactions that were cut off hold no record
             for batch in consumer.getmany(timeout_ms=100).values():
                 found += batch
         return found
@@ -388,11 +401,12 @@ def test_a_second_ctrl_c_does_not_wait(dsn: str, conn: Connection, topic: str, w
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
 
-        def over() -> bool:
+        for _ in range(20):
             process.send_signal(signal.SIGINT)
-            return process.poll() is not None
-
-        eventually(over)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.5)  # not more often: a process that is ending may not bear it
+                break
+        assert process.returncode is not None
         assert process.stderr is not None
         assert "KeyboardInterrupt" in process.stderr.read()
     assert not committed(conn)
@@ -926,14 +940,15 @@ async def test_a_server_that_is_away_is_waited_for(
     clients: Clients, conn: Connection, topic: str, proxy: Proxy, dsn: str
 ) -> None:
     seen: list[int] = []
-    consumer = clients.consumer(topic, dsn=proxy.dsn(dsn), session_timeout_ms=1000, **QUICK)
+    through = make_conninfo(proxy.dsn(dsn), connect_timeout=1)
+    consumer = clients.consumer(topic, dsn=through, session_timeout_ms=1000, **QUICK)
     async with working(clients, consumer, lambda record: seen.append(record.offset), retry=None):
         fill(conn, topic, 2)
         await until(lambda: len(seen) == 2)
-        pid = value(conn, "select pid from pgq.group_member")
+        session = unwrapped(consumer)._raw_connection
         proxy.open.clear()
         fill(conn, topic, 2, 0, 2)
-        await until(lambda: not rows(conn, "select from pg_stat_activity where pid = %s", pid))
+        await until(lambda: session.closed)  # given up: no answer came
         proxy.open.set()
         await until(lambda: set(seen) == {0, 1, 2, 3})
 
@@ -943,6 +958,538 @@ async def test_assigned_partitions_can_be_run_as_well(clients: Clients, conn: Co
     seen: list[int] = []
     consumer = clients.consumer(**QUICK, retry=SOON)
     await consumer.assign([tp])
-    async with working(clients, consumer, lambda record: seen.append(record.offset)):
+    with pytest.raises(errors.IllegalStateError, match=r"orders\.g\.retry, of which no partition is assigned"):
+        await consumer.run(print)
+    async with working(clients, consumer, lambda record: seen.append(record.offset), retry=RetryPolicy(blocking=True)):
         await until(lambda: committed(conn) == 5)
     assert seen == list(range(5))
+
+
+async def test_assigned_partitions_with_those_of_the_retry_topics(
+    clients: Clients, conn: Connection, dsn: str, tp: TopicPartition
+) -> None:
+    fill(conn, tp.topic, 1)
+    conn.execute("select pgq.create_retry_topics('g', array['orders'])")
+    seen: list[str] = []
+
+    def work(record: ConsumerRecord) -> None:
+        seen.append(record.topic)
+        raise MistakeError
+
+    consumer = clients.consumer(**QUICK)
+    await consumer.assign([tp, TopicPartition("orders.g.retry", 0)])
+    async with working(clients, consumer, work, retry=SOON):
+        await until(lambda: rows(conn, 'select from pgq_topic."orders.g.dlq"') != [])
+    assert seen == ["orders", "orders.g.retry", "orders.g.retry"]
+    assert len(dead_letters(conn, dsn)) == 1
+
+
+# notes that are stored once, and not lost
+
+
+def moved(conn: Connection, topic: str = "orders") -> int:
+    return value(conn, f'select count(*) from pgq_topic."{topic}.g.dlq"')
+
+
+async def test_a_note_goes_with_the_transaction_that_takes_place(
+    clients_and_application: tuple[Clients, Callable[[], Any]], conn: Connection, tp: TopicPartition
+) -> None:
+    """The application rolls back, and begins its block again: the note is still there. Then it is stored once."""
+    clients, application = clients_and_application
+    fill(conn, tp.topic, 3)
+    options: dict[str, Any] = {"group_id": "g", "enable_auto_commit": False, "retry": SOON}
+    async with clients.consumer(tp.topic, **options) as consumer, application() as app:
+        records = await read(consumer, 3)
+        consumer.dead_letter(records[1], "spam")
+        for end, count in (("rollback", 0), ("commit", 1), ("commit", 1)):
+            await app.execute("begin")
+            await consumer.commit(connection=app.raw)
+            await app.execute(end)
+            assert moved(conn) == count
+        assert not unwrapped(consumer)._failures, "it is known by now"
+        await consumer.commit()
+        assert (moved(conn), committed(conn)) == (1, 3)
+
+
+async def test_two_commits_in_one_transaction_of_the_applications(
+    clients_and_application: tuple[Clients, Callable[[], Any]], conn: Connection, tp: TopicPartition
+) -> None:
+    clients, application = clients_and_application
+    fill(conn, tp.topic, 3)
+    options: dict[str, Any] = {"group_id": "g", "enable_auto_commit": False, "retry": SOON}
+    async with clients.consumer(tp.topic, **options) as consumer, application() as app:
+        records = await read(consumer, 3)
+        await app.execute("begin")
+        for number in (0, 2):
+            consumer.dead_letter(records[number])
+            await consumer.commit({tp: number + 1}, connection=app.raw)
+        await app.execute("commit")
+        await consumer.commit()
+    assert moved(conn) == 2
+
+
+async def test_a_commit_whose_answer_is_lost_stores_once(
+    clients: Clients, conn: Connection, tp: TopicPartition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(conn, tp.topic, 3)
+    options: dict[str, Any] = {"group_id": "g", "enable_auto_commit": False, "retry": SOON}
+    async with clients.consumer(tp.topic, **options) as consumer:
+        client = unwrapped(consumer)
+        records = await read(consumer, 3)
+        consumer.dead_letter(records[1])
+        fetch = client._fetch
+        if clients.world == "async":
+
+            async def lose(statement: str, *args: Any) -> Any:
+                await fetch(statement, *args)
+                raise errors.BrokerNotAvailableError("the answer was lost")
+        else:
+
+            def lose(statement: str, *args: Any) -> Any:
+                fetch(statement, *args)
+                raise errors.BrokerNotAvailableError("the answer was lost")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(client, "_fetch", lose)
+            with pytest.raises(errors.BrokerNotAvailableError):
+                await consumer.commit()
+        assert (moved(conn), committed(conn)) == (1, 3)
+        await consumer.commit()
+        assert moved(conn) == 1
+        assert not client._failures
+
+
+async def test_what_fails_in_a_replay_is_noted_as_well(clients: Clients, conn: Connection, tp: TopicPartition) -> None:
+    fill(conn, tp.topic, 3)
+    options: dict[str, Any] = {"group_id": "g", "enable_auto_commit": False, "retry": SOON}
+    async with clients.consumer(tp.topic, **options) as consumer:
+        await read(consumer, 3)
+        await consumer.commit()
+        await consumer.seek(tp, 0)
+        records = await read(consumer, 3)
+        consumer.dead_letter(records[1])
+        await consumer.commit()
+        assert (moved(conn), committed(conn)) == (1, 3), "although the offset was committed before"
+        await consumer.commit()
+        assert moved(conn) == 1
+
+
+async def test_repeatable_read_by_default(clients: Clients, conn: Connection, dsn: str, tp: TopicPartition) -> None:
+    """A snapshot taken before a record came would not have it to copy."""
+    conn.execute(
+        f"alter database {value(conn, 'select quote_ident(current_database())')}"
+        " set default_transaction_isolation = 'repeatable read'"
+    )
+    options: dict[str, Any] = {"group_id": "g", "enable_auto_commit": False, "retry": SOON}
+    async with clients.consumer(tp.topic, **options) as consumer:
+        client = unwrapped(consumer)
+        fill(conn, tp.topic, 2)
+        records = await read(consumer, 1)
+        if client is consumer:
+            async with client.transaction() as connection:
+                assert await connection.fetchval("show transaction_isolation") == "read committed"
+                consumer.dead_letter(records[0])
+        else:
+            with client.transaction() as connection:
+                assert connection.execute("show transaction_isolation").fetchone() == ("read committed",)
+                consumer.dead_letter(records[0])
+    assert moved(conn) == 1
+
+
+async def test_what_was_removed_meanwhile_cannot_be_moved(
+    clients: Clients, conn: Connection, tp: TopicPartition, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(conn, tp.topic, 2)
+    options: dict[str, Any] = {"group_id": "g", "enable_auto_commit": False, "retry": SOON}
+    async with clients.consumer(tp.topic, **options) as consumer:
+        for record in await read(consumer, 2):
+            consumer.dead_letter(record)
+        conn.execute('delete from pgq_log.t1 where "offset" = 0')
+        await consumer.commit()
+    assert moved(conn) == 1
+    assert "1 of 2 records that failed were not moved" in caplog.text
+
+
+def test_a_large_commit_is_divided() -> None:
+    one, two = TopicPartition("a", 0), TopicPartition("a", 1)
+    given = {
+        one: OffsetAndMetadata(2000, "m"),
+        two: OffsetAndMetadata(10),
+        TopicPartition("b", 0): OffsetAndMetadata(3),
+    }
+    now = time.monotonic()
+
+    def note(delay_ms: int | None) -> Failure:
+        return Failure(delay_ms, None, 1, now, replayed=False)
+
+    notes = [(one, offset, note(None)) for offset in range(600)] + [(two, 4, note(1000))]
+    parts = list(_in_parts(given, notes))
+    assert [(offsets, len(part)) for offsets, part in parts] == [
+        ({one: OffsetAndMetadata(500, "m")}, 500),
+        (given, 101),
+    ]
+    notes = [(one, hour, note(hour * 3_600_000)) for hour in range(120)]
+    parts = list(_in_parts({one: OffsetAndMetadata(120)}, notes))
+    assert [(offsets[one].offset, len(part)) for offsets, part in parts] == [(50, 50), (100, 50), (120, 20)]
+    notes = [(one, n, note(None)) for n in range(500)] + [(two, 0, note(None))]
+    parts = list(_in_parts(given, notes))
+    assert parts[0][0] == {one: given[one]}
+    assert [offsets.keys() & {two} for offsets, _ in parts] == [set(), {two}]
+
+
+# what is held in memory
+
+
+async def test_failures_behind_an_undone_record_take_room(
+    clients: Clients, conn: Connection, tp: TopicPartition
+) -> None:
+    fill(conn, tp.topic, 400)
+    gate, seen = Gate(), []
+
+    def work(record: ConsumerRecord) -> None:
+        if record.offset == 0:
+            gate()
+        else:
+            seen.append(record.offset)
+            raise Reject
+
+    consumer = clients.consumer(tp.topic, max_poll_records=40, **QUICK)
+    async with working(clients, consumer, work, concurrency=2):
+        await until(lambda: len(seen) >= 39)
+        assert not (await asyncio.wait([asyncio.create_task(until(lambda: len(seen) > 80))], timeout=0.5))[0]
+        gate.open()
+        await until(lambda: committed(conn) == 400)
+    assert sorted(seen) == list(range(1, 400))
+    assert moved(conn) == 399
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_a_blocked_partition_leaves_room_for_others(
+    clients: Clients, conn: Connection, wide: str, concurrency: int
+) -> None:
+    for partition in (0, 1):
+        fill(conn, wide, 200, partition)
+    seen: dict[int, list[int]] = {0: [], 1: []}
+
+    def work(record: ConsumerRecord) -> None:
+        if record.partition == 0 and record.offset == 3 and len(seen[1]) < 200:
+            raise MistakeError
+        seen[record.partition].append(record.offset)
+
+    policy = RetryPolicy(max_attempts=100_000, initial=0.02, multiplier=1, blocking=True)
+    consumer = clients.consumer(wide, max_poll_records=20, **QUICK)
+    async with working(clients, consumer, work, retry=policy, concurrency=concurrency):
+        await until(lambda: len(seen[1]) == 200)
+        await until(lambda: committed(conn, wide, 0) == 200)
+    assert sorted(seen[0]) == sorted(seen[1]) == list(range(200)), "each once"
+    if concurrency == 1:
+        assert seen[0] == list(range(200))
+
+
+async def test_what_is_appended_to_a_blocked_partition_is_not_looked_at_all_the_time(
+    clients: Clients, conn: Connection, wide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(conn, wide, 1)
+    failed = threading.Event()
+
+    def work(_record: ConsumerRecord) -> None:
+        failed.set()
+        raise MistakeError
+
+    consumer = clients.consumer(wide, group_id="g")
+    client = unwrapped(consumer)
+    fetch, count = client._fetch, 0
+
+    def counted(statement: str, *args: Any) -> Any:
+        nonlocal count
+        count += 1
+        return fetch(statement, *args)
+
+    monkeypatch.setattr(client, "_fetch", counted)
+    async with working(clients, consumer, work, retry=RetryPolicy(initial=60, blocking=True)):
+        await until(failed.is_set)
+        before, started = count, time.monotonic()
+        while time.monotonic() - started < 1.5:
+            await asyncio.to_thread(fill, conn, wide, 1)
+        assert (count - before) / (time.monotonic() - started) < 120
+
+
+# handlers that do nothing, or odd things
+
+
+async def test_handlers_that_do_nothing(clients: Clients, conn: Connection, tp: TopicPartition) -> None:
+    fill(conn, tp.topic, 1)
+
+    def generates(_record: ConsumerRecord) -> Iterator[None]:
+        yield
+
+    async def generates_too(_record: ConsumerRecord) -> AsyncIterator[None]:
+        yield
+
+    class Generates:
+        def __call__(self, _record: ConsumerRecord) -> Iterator[None]:
+            yield
+
+    async def nothing(_record: ConsumerRecord) -> None: ...
+
+    consumer = clients.consumer(tp.topic, **QUICK)
+    for handler in (generates, generates_too, Generates()):
+        with pytest.raises(errors.InvalidRequestError, match="generator function"):
+            await consumer.run(handler)
+    await consumer.close()
+    hidden: list[Work] = [lambda record: generates(record), lambda record: generates_too(record)]
+    if clients.world == "sync":
+        hidden.append(lambda record: nothing(record))
+    for handler in hidden:
+        with pytest.raises(errors.InvalidRequestError, match="returned"):
+            await asyncio.wait_for(clients.consumer(tp.topic, **QUICK).run(handler), TIME_LIMIT_S)
+        assert committed(conn) in (None, 0)
+
+
+async def test_what_run_decides_alone(clients: Clients, conn: Connection, tp: TopicPartition) -> None:
+    fill(conn, tp.topic, 1)
+    gate = Gate()
+    consumer = clients.consumer(tp.topic, **QUICK)
+
+    async def called(name: str, *arguments: Any) -> None:
+        result = getattr(consumer, name)(*arguments)
+        if asyncio.iscoroutine(result):
+            await result
+
+    async with working(clients, consumer, gate):
+        await until(gate.reached.is_set)
+        for name, *arguments in (
+            ("seek", tp, 0),
+            ("seek_to_beginning",),
+            ("seek_to_end",),
+            ("seek_to_committed",),
+            ("assign", [tp]),
+            ("getmany",),
+            ("getone",),
+            ("__anext__",),
+            ("subscribe", ["other"]),
+            ("unsubscribe",),
+            ("pause", tp),
+            ("resume", tp),
+        ):
+            with pytest.raises(errors.IllegalStateError, match=r"while run\(\) is at work"):
+                await called(name, *arguments)
+        assert await consumer.position(tp) == 1
+        gate.open()
+        await until(lambda: committed(conn) == 1)
+
+
+async def test_values_that_cannot_be_decompressed_have_failed(
+    clients: Clients, conn: Connection, dsn: str, tp: TopicPartition
+) -> None:
+    with pgq.Producer(dsn=dsn, compression_type="gzip") as producer:
+        for count in (10, 100_000, 10):
+            producer.send(tp.topic, b"x" * count).result(TIME_LIMIT_S)
+    seen: list[int] = []
+    options: dict[str, Any] = {**QUICK, "max_decompressed_bytes": 1000, "value_deserializer": "str"}
+    consumer = clients.consumer(tp.topic, **options)
+    async with working(clients, consumer, lambda r: seen.append(r.offset), retry=RetryPolicy(max_attempts=1)):
+        await until(lambda: committed(conn) == 3)
+    assert seen == [0, 2]
+    (dead,) = rows(conn, "select last_error from pgq.dead_letters()")
+    assert dead[0].startswith("CorruptRecordError")
+
+
+async def test_an_exception_that_cannot_be_printed(clients: Clients, conn: Connection, tp: TopicPartition) -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    fill(conn, tp.topic, 2)
+
+    def work(_record: ConsumerRecord) -> None:
+        raise MuteError
+
+    async with working(clients, clients.consumer(tp.topic, **QUICK), work, retry=RetryPolicy(max_attempts=1)):
+        await until(lambda: committed(conn) == 2)
+    assert rows(conn, "select distinct last_error from pgq.dead_letters()") == [("MuteError",)]
+
+
+async def test_headers_of_the_applications_do_not_count(
+    clients: Clients, conn: Connection, dsn: str, tp: TopicPartition
+) -> None:
+    """Copied from a dead letter, with one that is no number."""
+    headers = [("pgq.group", b"g"), ("pgq.origin.topic", b"orders"), ("pgq.attempt", b"3"), ("pgq.redriven", b"x")]
+    with pgq.Producer(dsn=dsn) as producer:
+        producer.send(tp.topic, b"a", headers=headers).result(TIME_LIMIT_S)
+    seen: list[str] = []
+
+    def work(record: ConsumerRecord) -> None:
+        seen.append(record.topic)
+        raise MistakeError
+
+    async with working(clients, clients.consumer(tp.topic, **QUICK), work, retry=SOON):
+        await until(lambda: rows(conn, "select from pgq.dead_letters()") != [])
+    assert seen == ["orders", "orders.g.retry", "orders.g.retry"]
+
+
+async def test_dead_letters_can_be_worked_on_like_any_topic(
+    clients: Clients, conn: Connection, tp: TopicPartition
+) -> None:
+    fill(conn, tp.topic, 2)
+    conn.execute("select pgq.create_retry_topics('billing', array['orders'])")
+    conn.execute("select pgq.fail_records('billing', '{orders,orders}', '{0,0}', '{0,1}', '{null,null}', '{e,e}')")
+    letters = "orders.billing.dlq"
+    seen: list[tuple[str, bytes]] = []
+
+    def work(record: ConsumerRecord) -> None:
+        seen.append((record.topic, record.value))
+        if record.value == b"0":
+            raise MistakeError
+
+    async with working(clients, clients.consumer(letters, **QUICK), work, retry=SOON):
+        await until(lambda: rows(conn, "select from pgq.dead_letters() where group_id = 'g'") != [])
+    retried = f"{letters}.g.retry"
+    assert [topic for topic, v in seen if v == b"0"] == [letters, retried, retried]
+    assert committed(conn, letters) == 2
+
+
+async def test_names_that_are_too_long_for_retry_topics(
+    clients: Clients, conn: Connection, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = "orders" + "x" * 240
+    conn.execute("select pgq.create_topic(%s)", [long])
+    fill(conn, topic, 1)
+    seen: list[str] = []
+    consumer = clients.consumer(metadata_max_age_ms=50, **QUICK)
+    consumer.subscribe(pattern="orders")
+    async with working(clients, consumer, lambda record: seen.append(record.topic), retry=SOON):
+        await until(lambda: committed(conn) == 1)
+        assert {tp.topic for tp in consumer.assignment()} == {"orders", "orders.g.retry"}
+    assert caplog.text.count(f"does not read {long}") == 1
+    named = clients.consumer(topic, group_id="g/h")
+    with pytest.raises(errors.InvalidGroupIdError, match="retry=None"):
+        await asyncio.wait_for(named.run(print), TIME_LIMIT_S)
+
+
+async def test_delivery_that_fails_does_not_keep_from_reading(
+    clients: Clients,
+    conn: Connection,
+    tp: TopicPartition,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    consumer = clients.consumer(tp.topic, **QUICK)
+    client = unwrapped(consumer)
+    fetch, tries, seen = client._fetch, [], []
+
+    def failing(statement: str, *args: Any) -> Any:
+        if statement == statements.DELIVER_DUE:
+            tries.append(time.monotonic())
+            raise errors.DatabaseError("a table is broken")
+        return fetch(statement, *args)
+
+    monkeypatch.setattr(client, "_fetch", failing)
+    async with working(clients, consumer, lambda record: seen.append(record.offset)):
+        await until(lambda: len(tries) == 1)
+        fill(conn, tp.topic, 3)
+        conn.execute("select pgq.produce_delayed('orders', 'x', clock_timestamp())")
+        await until(lambda: seen == [0, 1, 2])
+        await until(lambda: len(tries) == 3)
+    assert tries[1] - tries[0] >= 1
+    assert tries[2] - tries[1] >= 2
+    assert caplog.text.count("delayed records cannot be delivered") == 1
+
+
+# the end, with several at a time
+
+
+async def test_stop_leaves_nothing_that_is_done_uncommitted(
+    clients: Clients, conn: Connection, tp: TopicPartition
+) -> None:
+    """Offset 1 waits for 0, of the same key, while all others are done."""
+    conn.execute("select pgq.produce('orders', 'x', key => 'a') from generate_series(0, 1)")
+    conn.execute("select pgq.produce('orders', 'x', key => 'b') from generate_series(2, 30)")
+    gate, seen = Gate(), []
+
+    def work(record: ConsumerRecord) -> None:
+        if record.offset == 0:
+            gate()
+        seen.append(record.offset)
+
+    worker = Working(clients, clients.consumer(tp.topic, group_id="g"), work, concurrency=2)
+    await until(lambda: len(seen) == 29)
+    worker.consumer.stop()
+    gate.open()
+    await asyncio.wait_for(worker.task, TIME_LIMIT_S)
+    assert (sorted(seen), committed(conn)) == (list(range(31)), 31)
+
+
+async def test_partitions_change_hands_with_all_that_is_done(clients: Clients, conn: Connection, wide: str) -> None:
+    for partition in range(6):
+        conn.execute(
+            "select pgq.produce('wide', 'x', key => case when i < 2 then 'a' else 'b' end::bytea, partition => %s)"
+            " from generate_series(0, 20) i",
+            [partition],
+        )
+    gate = Gate()
+    seen: list[tuple[int, int]] = []
+
+    def work(record: ConsumerRecord) -> None:
+        if record.offset == 0:
+            gate()
+        seen.append((record.partition, record.offset))
+
+    one, other = (clients.consumer(wide, group_id="g") for _ in range(2))
+    async with working(clients, one, work, concurrency=8, retry=None):
+        await until(lambda: len(seen) == 6 * 19)
+        async with working(clients, other, work, concurrency=8, retry=None):
+            await until(lambda: len(unwrapped(one)._membership.target) == 3)
+            gate.open()
+            await until(lambda: len(other.assignment()) == 3)
+    assert len(seen) == len(set(seen)) == 6 * 21
+
+
+async def test_a_task_of_the_handlers_own_that_is_cancelled(dsn: str, conn: Connection, topic: str) -> None:
+    fill(conn, topic, 2)
+
+    async def handler(record: ConsumerRecord) -> None:
+        if record.offset == 0:
+            task = asyncio.create_task(asyncio.sleep(60))
+            task.cancel()
+            await task
+
+    consumer = pgq.AsyncConsumer(topic, dsn=dsn, auto_offset_reset="earliest", **QUICK)  # type: ignore[arg-type]
+    task = asyncio.create_task(consumer.run(handler, retry=RetryPolicy(max_attempts=1)))
+    await until(lambda: committed(conn) == 2)
+    consumer.stop()
+    await asyncio.wait_for(task, TIME_LIMIT_S)
+    assert rows(conn, "select last_error from pgq.dead_letters()") == [("CancelledError",)]
+
+
+async def test_an_interrupt_within_a_handler_is_raised_once(
+    clients: Clients, conn: Connection, tp: TopicPartition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if clients.world == "async":
+        pytest.skip("the event loop raises it itself")
+    fill(conn, tp.topic, 1)
+    printed: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", printed.append)
+
+    def work(_record: ConsumerRecord) -> None:
+        raise SystemExit(3)
+
+    consumer = unwrapped(clients.consumer(tp.topic, **QUICK))
+    with pytest.raises(SystemExit):
+        consumer.run(work)
+    assert not printed
+    assert committed(conn) in (None, 0)
+
+
+async def test_a_signal_that_is_ignored_stays_so(dsn: str, topic: str) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        consumer = pgq.AsyncConsumer(topic, dsn=dsn, group_id="g")
+        task = asyncio.create_task(consumer.run(lambda _: None))
+        await until(lambda: signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.wait_for(task, TIME_LIMIT_S)
+    finally:
+        signal.signal(signal.SIGINT, before)

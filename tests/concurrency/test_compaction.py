@@ -410,7 +410,12 @@ def test_topic_that_is_deleted_takes_the_copies_along(log: Log) -> None:
     fill(log, segments=1)
     log.conn.execute("select pgq._create_compaction_copy(%s, 0, 4096)", [log.partition_id])
     log.conn.execute("select pgq.delete_topic(%s)", [log.topic])
-    assert value(log.conn, "select count(*) from pg_class where relnamespace = 'pgq_log'::regnamespace") == 0
+    assert (
+        value(
+            log.conn, "select count(*) from pg_class where relnamespace = 'pgq_log'::regnamespace and relname like 't%'"
+        )
+        == 0
+    )
 
 
 def test_cursor_over_the_topic_postpones_it_and_nobody_waits(log: Log, connect: Connect) -> None:

@@ -335,6 +335,30 @@ def test_each_of_two_that_are_open(conn: Connection, connect: Callable[[], Conne
     assert deliver(conn) == (1, None)
 
 
+def test_one_of_the_very_time_at_which_the_search_stands(
+    conn: Connection, connect: Callable[[], Connection], topic: str
+) -> None:
+    send(conn)
+    deliver(conn)  # the table of this hour is there
+    slow, cancelling = connect(), connect()
+    slow.execute("begin; select pgq._begin_delay()")
+    at = value(conn, 'select max("at") from pgq._delay_times()')
+    bucket = value(conn, "select pgq._delay_bucket(%s)", at)
+    insert = (
+        f"insert into {bucket} (due_at, serial, topic_id, partition, value)"
+        " select %s, %s, topic_id, 0, %s from pgq.topic"
+    )
+    conn.execute(insert, [at, 1000, b"held"])
+    cancelling.execute("begin")
+    cancelling.execute(f"delete from {bucket} where serial = 1000")
+    deliver(conn)  # stands at what is being cancelled
+    assert rows(conn, "select search_from, search_serial from pgq.delivery") == [(at, 1000)]
+    slow.execute(insert, [at, 1, b"slow"])
+    slow.execute("commit")
+    assert deliver(conn)[0] == 1
+    assert values(conn)[-1] == b"slow"
+
+
 def test_one_that_sends_at_once_and_again_much_later(
     conn: Connection, connect: Callable[[], Connection], topic: str
 ) -> None:

@@ -61,13 +61,19 @@ def test_the_history_of_a_record() -> None:
 def test_records_without_a_history() -> None:
     assert failure_history(record()) is None
     assert failure_history(record(group="g", attempt="2")) is None
-    assert failure_history(record(**(ORIGIN | {"origin__offset": "no number"}))) is None
 
 
-def test_attempts_of_another_group_do_not_count() -> None:
-    assert attempts_made(record(**ORIGIN, attempt="3"), "g") == 3
-    assert attempts_made(record(**ORIGIN, attempt="3"), "another") == 0
-    assert attempts_made(record(), "g") == 0
+def test_each_header_stands_for_itself() -> None:
+    history = failure_history(record(**(ORIGIN | {"origin__offset": "no number"}), redriven="x", attempt="2"))
+    assert history is not None
+    assert (history.partition, history.offset, history.redriven, history.attempt) == (3, None, 0, 2)
+
+
+def test_attempts() -> None:
+    assert attempts_made(record(**ORIGIN, attempt="3", redriven="x")) == 3
+    assert attempts_made(record()) == 0
+    for wrong in ("99999999999", "-1", "x", ""):
+        assert attempts_made(record(**ORIGIN, attempt=wrong)) == 0
 
 
 def test_what_is_kept_of_an_error() -> None:
@@ -78,6 +84,14 @@ def test_what_is_kept_of_an_error() -> None:
     assert error_text(None) is None
     assert error_text("a\0b\udc80") == "a\ufffdb?"
     assert len(error_text("x" * 5000) or "") == 1000
+
+
+def test_an_error_that_cannot_be_printed() -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    assert error_text(MuteError()) == "MuteError"
 
 
 def test_a_record_for_later() -> None:

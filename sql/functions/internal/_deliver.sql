@@ -40,6 +40,8 @@ begin
       from unnest(nths, due_ats, serials, topic_ids, partitions) with ordinality r (nth, due_at, serial, topic_id, partition, i)
       join unnest(chosen.topic_ids, chosen.partitions) c (topic_id, partition) using (topic_id, partition);
     for topic in select distinct t from unnest(chosen.topic_ids) t loop
+        -- it may be parked itself: then its PARK lock was no hindrance to pgq.begin_append, and others rely on that lock
+        perform pgq._wake(topic);
         execute format($move$
             with %s
             insert into pgq_log.t%s (partition, "offset", "timestamp", key, value, header_keys, header_values, codec)

@@ -31,7 +31,7 @@ begin
                    || case when due_at is null then '{}' else jsonb_build_object('pgq.due', (extract(epoch from due_at) * 1000)::bigint) end;
     select array_agg(h.key order by h.place, h.i), array_agg(h.value order by h.place, h.i) into header_keys, header_values
       from (select 1 as place, h.i, h.key, h.value from unnest(keys, "values") with ordinality h (key, value, i)
-             where h.key <> 'pgq.due' and not named ? h.key
+             where h.key not in ('pgq.due', 'pgq.redriven') and not named ? h.key
             union all
             select 2, row_number() over (order by n.key), n.key, convert_to(n.value, 'UTF8') from jsonb_each_text(named) n) h;
 end

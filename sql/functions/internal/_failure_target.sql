@@ -1,7 +1,6 @@
 -- Where a record that failed goes: a topic, made if it is missing, and a partition by the key, or any.
 --
--- raises  what pgq.create_retry_topics raises; PQ004 (InvalidTopicError) for a record of a topic of failures that is not the group's own
---         retry topic
+-- raises  what pgq.create_retry_topics raises; PQ004 (InvalidTopicError) if the topic is just being made or deleted
 create or replace function pgq._failure_target(origin text, group_id text, kind text, key bytea, out topic_id int, out partition int)
 language plpgsql
 set search_path = pgq, pg_catalog, pg_temp
@@ -18,7 +17,7 @@ begin
         if attempt = 2 then
             raise exception 'group % has no % topic for %', quote_literal(group_id), kind, quote_literal(origin)
                 using errcode = 'PQ004',
-                      hint = 'Records of retry and dead letter topics of others are not moved on. If it is just being made or deleted, try again.';
+                      hint = 'It is just being made or deleted: try again.';
         end if;
         perform pgq.create_retry_topics(group_id, array[origin]);
     end loop;

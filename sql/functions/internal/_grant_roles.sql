@@ -20,7 +20,7 @@ declare
                                  '_produce_procedure,_produce_target,_headers_object}';
     consuming constant text[] := '{commit_offsets,committed_offsets,_settle,_flush_reads,_await_replicas,_segment_at,_partition_offsets,'
                                  '_park,_unpark,_park_key,_held_keys,_wake,join_group,heartbeat,group_assignment,claim_partitions,change_subscription,keep_partitions,'
-                                 'leave_group,end_stuck_members,_busy_members,deliver_due,create_retry_topics,fail_records}';
+                                 'leave_group,end_stuck_members,_busy_members,deliver_due,create_retry_topics,fail_records,_commit_with_failures}';
     managing constant text[] := '{create_topic,create_topic_step,add_partitions,add_partitions_step,delete_topic,delete_topic_step,'
                                 'alter_topic_config,delete_records,_plan_trim,check_log,reset_offsets,alter_group_offsets,delete_group,'
                                 'delete_group_offsets,redrive_dead_letters,purge_dead_letters}';
