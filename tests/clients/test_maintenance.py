@@ -227,18 +227,20 @@ def test_no_reader_skips_while_the_log_is_deleted_behind_it(dsn: str, conn: Conn
             consumer.assign([tp])
             consumer.seek_to_beginning(tp)
             reader = connect()
-            expected = position = read = sql_reads = 0
+            position = read = sql_reads = 0
+            expected: int | None = 0
             slow = random.Random(1)
             while read < 6000 or gaps < 3 or sql_reads < 50:
                 try:
                     for record in [r for batch in consumer.getmany(timeout_ms=1000).values() for r in batch]:
-                        assert int(record.key) == expected
-                        expected += 1
+                        assert expected is None or int(record.key) == expected
+                        expected = int(record.key) + 1
                         read += 1
                 except errors.OffsetOutOfRangeError:
+                    # what was the beginning may be gone, too, before it is read: that is said again
                     gaps += 1
                     consumer.seek_to_beginning(tp)
-                    expected = int(next(iter(consumer.getmany(timeout_ms=5000, max_records=1).values()))[0].key) + 1
+                    expected = None
                 # the same in SQL
                 try:
                     found = rows(reader, "select \"offset\", key from pgq.fetch('orders', 0, %s, 20)", position)
