@@ -20,7 +20,7 @@ RULES = [
     (r"pgq\.aio\b", "pgq.sync"),
     (r"pgq\.drivers\.tasks\b", "pgq.drivers.threads"),
     (r"from pgq\.drivers import asyncpg as driver", "from pgq.drivers import psycopg as driver"),
-    (r"\bAsync(Client|Admin|Producer|Consumer|Reader|Membership|Runner|Outbox|Connection|RawCursor|Iterator)\b", r"\1"),
+    (r"\bAsync(?=[A-Z])", ""),
     (r"\bAbstractAsyncContextManager\b", "AbstractContextManager"),
     (r"\basynccontextmanager\b", "contextmanager"),
     (r"\bwrap_async\b", "wrap_sync"),

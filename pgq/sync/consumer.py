@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from random import random
 from types import TracebackType
 from typing import Any, Self
@@ -19,13 +18,17 @@ from pgq.core import statements
 from pgq.core.assignors import check_strategy
 from pgq.core.backoff import backoff_s
 from pgq.core.positions import PartitionState
-from pgq.core.retries import MOST_S, RetryPolicy, attempts_made, check_delay, error_text
+from pgq.core.retries import MOST_S, RetryPolicy, attempts_made, check_delay
 from pgq.drivers import psycopg as driver
 from pgq.drivers.dsn import direct_dsn
-from pgq.drivers.sqlstate import translating
-from pgq.drivers.threads import Event, Lock, Worker, call, logger, sleep
+from pgq.drivers.threads import Event, Worker, call, logger, sleep
+from pgq.sync.due import DueRecords
+from pgq.sync.failures import Failures, Note, failure_arguments, in_parts, split_stored
 from pgq.sync.membership import Membership, arguments
-from pgq.sync.reader import AWAY, READ_COMMITTED, Reader, check_at_least
+from pgq.sync.parking import Parking
+from pgq.sync.reader import AWAY, Reader, check_at_least
+from pgq.sync.retry_topics import RetryTopics
+from pgq.sync.transactions import Transactions
 from pgq.sync.worker import DEFAULT_RETRY, Handler, Runner
 from pgq.telemetry import CONSUMER_METRICS
 from pgq.types import ConsumerRebalanceListener, ConsumerRecord, Deserializer, OffsetAndMetadata, TopicPartition
@@ -39,13 +42,6 @@ _PARKED_LOOK_S = 1.0
 _BEAT_S, _BUSY_BEAT_S = 0.5, 0.25
 """How often a member sees whether its group has changed, and whether its neighbour lives; who reads on without a pause
 does not hear that it has."""
-_DELIVER_EVERY_S = 1.0
-"""How often one without a group looks for delayed records that are due; a member's heartbeat says when to."""
-_DELIVER_MOST, _DELIVER_AGAIN_MS = 500, 100
-_DELIVER_LAST_S, _DELIVER_SAY_S = 30.0, 60.0
-"""Where that fails: the longest wait before it is tried again, and how often it is logged."""
-_MOST_FAILURES, _MOST_HOURS = 500, 50
-"""How many failures one commit moves at most, and to how many hours: each has a table of its own."""
 _BESIDE_S = 0.05
 """How often it is looked while some partitions are not read: what is appended to those notifies as well."""
 _COMMIT_AGAIN_S = 0.2
@@ -54,31 +50,6 @@ _CLAIM_S, _CLAIM_LATER_S, _CLAIM_SOON_S = 0.05, 0.5, 2.0
 """How often partitions are asked for that others are about to give up: at first, and after a while."""
 
 Offsets = Mapping[TopicPartition, int | OffsetAndMetadata]
-
-
-@dataclass(slots=True, eq=False)
-class Failure:
-    """That a record could not be processed, until its offset is known to be committed."""
-
-    delay_ms: int | None
-    """None: it is a dead letter."""
-    error: str | None
-    attempt: int
-    """How often the record was processed in vain."""
-    noted_at: float
-    replayed: bool
-    """Whether the group had committed beyond it, as far as was known."""
-    sent: int | None = None
-    """The offset that was to be committed together with it, by a commit whose outcome is not known."""
-
-    @property
-    def due_at(self) -> float:
-        """When to try again: monotonic."""
-        return self.noted_at + (self.delay_ms or 0) / 1000
-
-
-Note = tuple[TopicPartition, int, Failure]
-"""A failure, and of which record."""
 
 
 class Consumer(Reader):
@@ -228,40 +199,25 @@ class Consumer(Reader):
         self._progress_at = 0.0
         self._idle = 0
         self._listening: set[str] = set()
-        self._parked: list[int] | None = None
-        """The topics whose lock is held, if the consumer is parked; another's lock serves as well."""
-        self._parked_at: list[int] = []
-        self._park_interrupted = False
-        self._due_at = 0.0
-        """When to append the delayed records that are due, of whatever topic."""
+        self._parking = Parking(self._fetch)
+        self._due = DueRecords(self._fetch, alone=group_id is None)
         self._quiet_at = 0.0
         """When all partitions were last seen to have nothing more; 0 if that is not so, or something has changed."""
         self._worker: Worker | None = None
         self._ending = Event()
-        self._transaction_connection: Any = None
+        self._transactions = Transactions(dsn, self._in_time)
         self._in_transaction = False
         self._void: set[TopicPartition] = set()
         """Partitions that have gone, with records that the application was given and has not committed."""
         self._listener_error: Exception | None = None
         self._retry = retry
-        self._retried_topics: dict[str, list[str]] = {}
-        """Topics -> their retry topics, as far as they are known to be there."""
-        self._failures: dict[TopicPartition, dict[int, Failure]] = {}
-        self._failures_lock = Lock()
-        self._sent: dict[TopicPartition, int] = {}
-        """How far offsets were stored on connections of the application."""
-        self._commit_by = float("inf")
-        """When the first of them is due again."""
+        self._counts = {metric.name: 0.0 for metric in CONSUMER_METRICS}
+        self._failures = Failures(self._counts)
+        self._retry_topic_maker = RetryTopics(self._fetch, group_id)
         self._commit_failed = False
         """Whether the last automatic commit did."""
-        self._unretriable: set[str] = set()
-        """Topics that a pattern matches and that can have no retry topics."""
-        self._deliver_again_s = 0.0
-        """For how long it waits after delivery has failed; 0 if it has not."""
-        self._deliver_not_before = self._deliver_said_at = float("-inf")
         self._runner: Runner | None = None
         self._stopping = False
-        self._counts = {metric.name: 0.0 for metric in CONSUMER_METRICS}
 
     def start(self) -> None:
         """Connect; join the group, or assign the partitions of the topics. A member may have to wait for its own.
@@ -492,8 +448,8 @@ class Consumer(Reader):
         if self._membership is not None and not self._manual:
             self._make_states([tp for tp in given if tp not in self._membership.claims])  # do they exist at all
         ends = {tp: o.offset for tp, o in given.items()}
-        failed = self._not_stored(self._covered(ends))
-        for part, notes in _in_parts(given, failed):
+        failed = self._not_stored(self._failures.before(ends))
+        for part, notes in in_parts(given, failed):
             if connection is None:
                 self._store(part, notes, None)
                 self._forget_failures(notes)
@@ -501,7 +457,7 @@ class Consumer(Reader):
             else:
                 self._store(part, notes, connection)
                 for tp, committed in part.items():
-                    self._sent[tp] = max(committed.offset, self._sent.get(tp, 0))
+                    self._failures.note_sent(tp, committed.offset)
         if connection is None:
             self._counts["commits_total"] += 1
         return failed
@@ -517,7 +473,7 @@ class Consumer(Reader):
             args = (*arguments(group_id, offsets), None, None)
         statement = statements.COMMIT_OFFSETS
         if failed:
-            statement, args = statements.COMMIT_WITH_FAILURES, (*args, *_failed(failed))
+            statement, args = statements.COMMIT_WITH_FAILURES, (*args, *failure_arguments(failed))
             for tp, _, noted in failed:
                 noted.sent = offsets[tp].offset
         try:
@@ -533,7 +489,7 @@ class Consumer(Reader):
         except errors.PgqError as error:
             self._counts["commit_errors_total"] += 1
             if failed and isinstance(error, errors.UnknownTopicError):
-                self._make_retry_topics_again()
+                self._retry_again()
             raise
         if failed and (missing := len(failed) - sum(rows[0])) > 0:
             logger.warning(
@@ -573,7 +529,7 @@ class Consumer(Reader):
         if self._in_transaction:
             raise errors.IllegalStateError("a transaction of this consumer has begun already: they do not nest")
         try:
-            connection, block = self._begin()
+            connection, block = self._transactions.begin()
         except BaseException:
             self._take_back()  # what was polled for it
             raise
@@ -588,15 +544,14 @@ class Consumer(Reader):
             with self._in_time(connection):
                 failed = self._commit(offsets, connection.raw)
             committing = True
-            with self._in_time(connection), translating():
-                block.__exit__(None, None, None)
+            self._transactions.commit(connection, block)
         except BaseException as error:
             self._in_transaction = False
             self._take_back()
             if committing:
                 self._claim_again()
             else:
-                self._roll_back(connection, block, error)
+                self._transactions.roll_back(connection, block, error)
             if committing or not isinstance(error, Exception):
                 connection.abort()  # nobody knows what state it is in
             raise
@@ -710,44 +665,9 @@ class Consumer(Reader):
         return self._retry
 
     def _note_failure(self, record: ConsumerRecord, delay_ms: float | None, error: object, attempt: int) -> None:
-        tp, offset = TopicPartition(record.topic, record.partition), record.offset
+        tp = TopicPartition(record.topic, record.partition)
         committed = self._assignment[tp].committed if tp in self._assignment else None
-        replayed = offset < max(committed or 0, self._sent.get(tp, 0))
-        noted_at, delay = time.monotonic(), None if delay_ms is None else int(delay_ms)
-        noted = Failure(delay, error_text(error), attempt, noted_at, replayed)
-        with self._failures_lock:
-            self._counts["records_dead_lettered_total" if delay_ms is None else "records_retried_total"] += 1
-            notes = self._failures.setdefault(tp, {})
-            if (before := notes.get(offset)) is not None:
-                noted.replayed, noted.sent = before.replayed, before.sent
-            notes[offset] = noted
-            if delay_ms is not None:
-                self._commit_by = min(self._commit_by, noted.due_at)
-
-    def _first_due(self) -> float:
-        """Return when the first of what has failed is to be tried again: monotonic."""
-        with self._failures_lock:
-            return min(
-                (n.due_at for notes in self._failures.values() for n in notes.values() if n.delay_ms is not None),
-                default=float("inf"),
-            )
-
-    def _covered(self, offsets: Mapping[TopicPartition, int]) -> list[Note]:
-        """Return what has failed before these offsets, in order by partition."""
-        with self._failures_lock:
-            return [
-                (tp, offset, noted)
-                for tp, end in offsets.items()
-                for offset, noted in sorted(self._failures.get(tp, {}).items())
-                if offset < end
-            ]
-
-    def _has_failed(self, tp: TopicPartition, end: int) -> bool:
-        """Whether something has failed before an offset."""
-        if not self._failures:
-            return False
-        with self._failures_lock:
-            return any(offset < end for offset in self._failures.get(tp, ()))
+        self._failures.note(tp, record.offset, delay_ms=delay_ms, error=error, attempt=attempt, committed=committed)
 
     def _not_stored(self, failed: list[Note]) -> list[Note]:
         """Drop notes that a commit on the application's connection, or one whose answer was lost, has stored; return
@@ -757,67 +677,23 @@ class Consumer(Reader):
         if not doubtful:
             return failed
         committed = {tp: found.offset for tp, found in (self._committed(doubtful)).items()}
-        stored: list[Note] = []
-        others: list[Note] = []
-        for tp, offset, noted in failed:
-            now = committed.get(tp)
-            if noted.sent is None or now is None:
-                is_stored = False
-            elif noted.replayed:  # the offset was beyond it before: that says something only if it has changed
-                is_stored = now == noted.sent and tp in self._assignment and now != self._assignment[tp].committed
-            else:
-                is_stored = offset < now
-            (stored if is_stored else others).append((tp, offset, noted))
+        known = {state.tp: state.committed for state in self._assignment.all()}
+        stored, others = split_stored(failed, committed, known)
         self._forget_failures(stored)
         return others
 
-    def _failure_count(self) -> int:
-        with self._failures_lock:
-            return sum(map(len, self._failures.values()))
-
     def _forget_failures(self, failed: Iterable[Note]) -> None:
         """Drop notes that were stored, and be there when the first of them is due."""
-        with self._failures_lock:
-            for tp, offset, noted in failed:
-                if noted.delay_ms is not None:
-                    self._due_at = max(min(self._due_at, noted.due_at), self._deliver_not_before)
-                notes = self._failures.get(tp, {})
-                if notes.get(offset) is noted:
-                    del notes[offset]
-                    if not notes:
-                        del self._failures[tp]
-
-    def _forget_failures_from(self, tp: TopicPartition, offset: int) -> None:
-        """Drop notes on records that come again."""
-        with self._failures_lock:
-            notes = self._failures.pop(tp, {})
-            if kept := {number: noted for number, noted in notes.items() if number < offset}:
-                self._failures[tp] = kept
+        self._due.expect(self._failures.forget(failed))
 
     def _make_retry_topics(self, topics: Collection[str]) -> frozenset[str]:
-        """See to it that the topics have retry topics and dead letter topics; return the names of the former."""
-        for topic in sorted(set(topics) - self._retried_topics.keys() - self._unretriable):
-            try:
-                rows = self._fetch(statements.CREATE_RETRY_TOPICS, self._group_id, [topic])
-            except errors.UnknownTopicError:
-                continue  # deleted meanwhile
-            except errors.InvalidTopicError as error:
-                if self._pattern is None:
-                    raise
-                self._unretriable.add(topic)
-                logger.warning(
-                    "group %s: does not read %s, which the pattern matches: %s", self._group_id, topic, error
-                )
-                continue
-            self._retried_topics[topic] = [name for (name,) in rows]
-        known = self._retried_topics
-        # those that have none are the group's retry topics themselves
-        self._retry_topics = frozenset(name for topic in topics if topic in known for name in known[topic] or [topic])
+        """See to it that the topics have retry topics, and know which they are."""
+        self._retry_topics = self._retry_topic_maker.make(topics, skip_impossible=self._pattern is not None)
         return self._retry_topics
 
-    def _make_retry_topics_again(self) -> None:
-        """Make those that were deleted."""
-        self._retried_topics.clear()
+    def _retry_again(self) -> None:
+        """Make the retry topics that were deleted."""
+        self._retry_topic_maker.forget()
         self._looked_at = float("-inf")
 
     def _check_void(self) -> None:
@@ -828,40 +704,6 @@ class Consumer(Reader):
                 f"not committed: {_listed(void)} changed hands while records of it were worked on. Roll back, and go on"
                 " polling: whoever has it reads on from the offset committed before"
             )
-
-    def _begin(self) -> tuple[Any, Any]:
-        """Return the connection of transactions, and the block of one that has begun; connect anew if it was lost."""
-        for again in (True, False):
-            connection = self._transaction_connection
-            if connection is None or connection.closed:
-                if connection is not None:
-                    connection.close()
-                connection = self._transaction_connection = driver.connect(direct_dsn(self._dsn), READ_COMMITTED)
-            block = connection.transaction()
-            try:
-                with self._in_time(connection):
-                    with translating():
-                        block.__enter__()
-                    if connection.pooled:  # where settings of a session do not last
-                        connection.execute("set transaction isolation level read committed")
-            except errors.BrokerNotAvailableError:
-                if not again:
-                    raise
-            except BaseException:
-                connection.abort()
-                raise
-            else:
-                break
-        return connection, block
-
-    def _roll_back(self, connection: Any, block: Any, error: BaseException) -> None:
-        try:
-            with self._in_time(connection), translating():
-                block.__exit__(type(error), error, error.__traceback__)
-        except errors.PgqError as failure:
-            if failure is not error:
-                logger.debug("group %s: rollback: %s", self._group_id, failure)
-                connection.abort()  # which rolls back, too
 
     def pause(self, *partitions: TopicPartition) -> None:
         """Return no records of these partitions until `resume`."""
@@ -899,7 +741,7 @@ class Consumer(Reader):
     def _move(self, tp: TopicPartition, offset: int) -> None:
         state = self._state(tp)
         self._forget_buffered([state.tp])
-        self._forget_failures_from(state.tp, offset)
+        self._failures.forget_from(state.tp, offset)
         if self._runner is not None:
             self._runner.forget([state.tp])
         self._quiet_at = 0.0
@@ -937,7 +779,7 @@ class Consumer(Reader):
         return {
             tp: offset
             for tp, offset in offsets.items()
-            if tp in known and (known[tp] != offset or self._has_failed(tp, offset))
+            if tp in known and (known[tp] != offset or self._failures.any_before(tp, offset))
         }
 
     def _note_committed(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -956,8 +798,7 @@ class Consumer(Reader):
                 self._before.pop(state.tp, None)
                 if self._runner is not None:
                     self._runner.forget([state.tp])
-                self._forget_failures_from(state.tp, 0)
-                self._sent.pop(state.tp, None)
+                self._failures.forget_partition(state.tp)
                 if not self._auto_commit and state.restart is not None and self._next(state) != state.restart:
                     self._void.add(state.tp)
                 if state.committed is None and state.restart is not None:
@@ -973,7 +814,7 @@ class Consumer(Reader):
             if state.restart is not None:
                 state.advance(state.restart)
                 state.more = False
-                self._forget_failures_from(state.tp, state.restart)
+                self._failures.forget_from(state.tp, state.restart)
 
     def _claim_again(self) -> None:
         """Start from what is committed, once nothing more can come of a commit whose outcome is not known."""
@@ -993,8 +834,7 @@ class Consumer(Reader):
     def _connection(self) -> Any:
         if self._raw_connection is None or self._raw_connection.closed:
             self._listening.clear()
-            self._parked = None
-            self._park_interrupted = False
+            self._parking.forget()
             if self._membership is not None:
                 self._membership.lose("its connection was lost", with_session=True)
         if self._membership is not None and self._dsn is None:
@@ -1003,8 +843,8 @@ class Consumer(Reader):
 
     def _prepare(self) -> None:
         """See to it that what is read is what should be; commit if it is time."""
-        if time.monotonic() >= self._due_at:
-            self._deliver_due()
+        if time.monotonic() >= self._due.at:
+            self._due.deliver()
         if self._is_time_to_commit():
             self._commit_delivered(self._delivered())
         if self._subscription_changed:
@@ -1018,7 +858,7 @@ class Consumer(Reader):
 
     def _is_time_to_commit(self) -> bool:
         now = time.monotonic()
-        due = now - self._committed_at >= self._auto_commit_interval_s or now >= self._commit_by
+        due = now - self._committed_at >= self._auto_commit_interval_s or now >= self._failures.commit_by
         return self._auto_commit and due
 
     def _is_old(self, looked_at: float) -> bool:
@@ -1034,7 +874,9 @@ class Consumer(Reader):
             topics = tuple(name for (name,) in rows if pattern.match(name))
         if self._retry is not None:
             retry_topics = sorted(self._make_retry_topics(topics))
-            topics = tuple(dict.fromkeys([*(t for t in topics if t not in self._unretriable), *retry_topics]))
+            topics = tuple(
+                dict.fromkeys([*(t for t in topics if t not in self._retry_topic_maker.impossible), *retry_topics])
+            )
         self._looked_at = now
         return topics
 
@@ -1174,44 +1016,14 @@ class Consumer(Reader):
             super()._meet_deleted(state)
         logger.warning("group %s: %s-%d was deleted", self._group_id, *state.tp)
         self._replace(other for other in self._assignment.all() if other is not state)
-        self._make_retry_topics_again()
+        self._retry_again()
 
     def _beat(self, membership: Membership, every_s: float) -> None:
         now = time.monotonic()
         if now - self._beat_at >= every_s:
             self._beat_at = now
             membership.beat()
-            self._note_due(membership.next_due_ms)
-
-    def _note_due(self, next_due_ms: int | None) -> None:
-        """Remember when the next delayed record is due, as the server has just said."""
-        wait_s = float("inf") if next_due_ms is None else next_due_ms / 1000
-        if self._membership is None:
-            wait_s = min(wait_s, _DELIVER_EVERY_S)
-        self._due_at = max(time.monotonic() + wait_s, self._deliver_not_before)
-
-    def _deliver_due(self) -> None:
-        """Append what is due: with or without the service, whoever reads sees to it."""
-        self._due_at = time.monotonic() + _DELIVER_EVERY_S
-        try:
-            rows = self._fetch(statements.DELIVER_DUE, _DELIVER_MOST)
-        except (errors.BrokerNotAvailableError, errors.RequestTimedOutError, errors.NotLeaderError):
-            raise
-        except errors.PgqError as error:  # no reason not to read
-            now = time.monotonic()
-            self._deliver_again_s = min(2 * self._deliver_again_s or _DELIVER_EVERY_S, _DELIVER_LAST_S)
-            self._due_at = self._deliver_not_before = now + self._deliver_again_s
-            if now - self._deliver_said_at >= _DELIVER_SAY_S:
-                self._deliver_said_at = now
-                logger.warning("delayed records cannot be delivered, tries again: %s", error)
-        else:
-            self._deliver_again_s, self._deliver_not_before = 0.0, float("-inf")
-            delivered, next_due_ms = rows[0]
-            if not delivered and next_due_ms is not None:
-                next_due_ms = max(
-                    next_due_ms, _DELIVER_AGAIN_MS
-                )  # what is due is being cancelled, or delivered by others
-            self._note_due(next_due_ms)
+            self._due.heed(membership.next_due_ms)
 
     def _commit_delivered(self, offsets: dict[TopicPartition, int]) -> None:
         """Commit by itself, what has changed; a failure is logged and the next time tries again."""
@@ -1222,7 +1034,7 @@ class Consumer(Reader):
             self._commit_changed(changed)
         finally:
             # what stands behind a record that is not done yet is late: soon again
-            self._commit_by = max(self._first_due(), time.monotonic() + _COMMIT_AGAIN_S)
+            self._failures.commit_by = max(self._failures.first_due(), time.monotonic() + _COMMIT_AGAIN_S)
 
     def _commit_changed(self, changed: dict[TopicPartition, int]) -> None:
         try:
@@ -1262,8 +1074,8 @@ class Consumer(Reader):
         progress = (self._polls, len(self._buffer))
         if self._polling or self._runner is not None or progress != self._progress:  # it sees to that itself
             self._progress, self._progress_at = progress, now
-        elif self._parked is not None and now - self._progress_at > _PARKED_LOOK_S:
-            self._unpark(notified=False)
+        elif self._parking.parked and now - self._progress_at > _PARKED_LOOK_S:
+            self._parking.unpark()
         if membership is not None:
             membership.let_go()  # others wait for it
         if membership is not None and membership.member_id is not None:
@@ -1274,8 +1086,8 @@ class Consumer(Reader):
             if not self._subscribed:
                 return
             self._beat(membership, _BEAT_S)
-            if time.monotonic() >= self._due_at:
-                self._deliver_due()
+            if time.monotonic() >= self._due.at:
+                self._due.deliver()
             due = self._auto_commit and now - self._committed_at >= self._auto_commit_interval_s
             if membership.stale or membership.member_id is None or self._missing(membership) or due:
                 self._attention = True
@@ -1296,8 +1108,7 @@ class Consumer(Reader):
                 member = membership is not None and membership.member_id is not None
                 if member and self._listener is not None and self._assignment:
                     call(self._listener.on_partitions_revoked, self._assignment.partitions())
-                if self._parked:
-                    self._unpark(notified=False)
+                self._parking.unpark()
                 if member and membership is not None and not membership.static:
                     membership.leave("it was closed")
         except errors.PgqError as error:
@@ -1306,8 +1117,7 @@ class Consumer(Reader):
             self._closed = True
             if self._worker is not None:
                 self._worker.join()
-            if self._transaction_connection is not None:
-                self._transaction_connection.close()
+            self._transactions.close()
             self._disconnect()
 
     def _done(self) -> dict[TopicPartition, int]:
@@ -1364,8 +1174,8 @@ class Consumer(Reader):
                     self._excuse(error, failures, deadline - time.monotonic())
             if result:
                 self._idle = 0
-                if self._parked is not None:
-                    self._unpark_quietly()
+                if self._parking.parked:
+                    self._parking.unpark_quietly()
         except BaseException:
             self._put_back(result)
             raise
@@ -1385,7 +1195,7 @@ class Consumer(Reader):
 
     def _is_quiet(self, timeout_s: float) -> bool:
         """Whether it is not worth while to look: what is appended notifies, which whoever waits will hear."""
-        return self._parked is not None and timeout_s > 0 and time.monotonic() - self._quiet_at < _PARKED_LOOK_S
+        return self._parking.parked and timeout_s > 0 and time.monotonic() - self._quiet_at < _PARKED_LOOK_S
 
     def _excuse(self, error: errors.PgqError, failures: int, left_s: float) -> None:
         """Wait before the server is asked again, or raise the error."""
@@ -1481,22 +1291,22 @@ class Consumer(Reader):
             sleep(min(left_s, _QUICK_S[self._idle - 1]))
             return
         topic_ids = sorted({state.topic_id for state in self._assignment.all() if not state.paused})
-        if self._parked is not None and topic_ids != self._parked_at:
-            self._unpark(notified=False)
-        if topic_ids and self._parked is None:
+        if self._parking.parked and topic_ids != self._parking.topic_ids:
+            self._parking.unpark()
+        if topic_ids and not self._parking.parked:
             self._park(topic_ids)
             return  # somebody is appending; or it has just been parked, and has to look once more
-        until = min(now + min(left_s, _PARKED_LOOK_S), self._due_at)
+        until = min(now + min(left_s, _PARKED_LOOK_S), self._due.at)
         while (left_s := until - time.monotonic()) > 0:
             if self._hear(connection, min(left_s, _BEAT_S)) or connection.closed or self._attention:
                 return
             if membership is not None and membership.member_id is not None and self._subscribed:
                 self._beat(membership, _BEAT_S * 0.9)
-                until = min(until, self._due_at)
+                until = min(until, self._due.at)
                 if membership.stale or membership.member_id is None:
                     return
-        if self._parked is not None and len(self._parked) < len(topic_ids):
-            self._unpark(notified=False)  # it relies on another's lock, who may be gone
+        if self._parking.relies_on_others:
+            self._parking.unpark()
 
     def _hear(self, connection: Any, seconds: float) -> bool:
         """Wait for a notification; return whether one came."""
@@ -1508,35 +1318,18 @@ class Consumer(Reader):
             channels = channels - {self._membership.channel}
         if channels:
             self._idle = 0
-            if self._parked is not None:
-                self._unpark(notified=True)
+            if self._parking.parked:
+                self._parking.unpark(notified=True)
         return True
 
     def _park(self, topic_ids: list[int]) -> None:
         """Have appends to these topics notify, unless some are in flight. The log has to be looked at afterwards."""
         self._quiet_at = 0.0
         self._listen([f"pgq_{topic_id}" for topic_id in topic_ids])
-        interrupted, self._park_interrupted = self._park_interrupted, True
-        held, busy = (self._fetch(statements.PARK, topic_ids, interrupted))[0]
-        self._park_interrupted = False
-        if busy:
-            sleep(_QUICK_S[0])
-        else:
-            self._parked, self._parked_at = list(held), topic_ids
+        if self._parking.park(topic_ids):
             self._start_worker()
-
-    def _unpark(self, *, notified: bool) -> None:
-        held, self._parked = self._parked, None
-        if held:
-            interrupted, self._park_interrupted = self._park_interrupted, True
-            self._fetch(statements.UNPARK, held, notified)
-            self._park_interrupted = interrupted
-
-    def _unpark_quietly(self) -> None:
-        try:
-            self._unpark(notified=False)
-        except errors.PgqError as error:
-            logger.debug("group %s: %s", self._group_id, error)  # the lock went with the session
+        else:
+            sleep(_QUICK_S[0])
 
     def _listen(self, channels: list[str]) -> None:
         new = [channel for channel in channels if channel not in self._listening]
@@ -1554,45 +1347,6 @@ def _names(topics: Iterable[str]) -> tuple[str, ...]:
         if not isinstance(name, str):
             raise errors.InvalidTopicError(f"a topic's name is a string, not {name!r}")
     return names
-
-
-def _in_parts(
-    given: dict[TopicPartition, OffsetAndMetadata], failed: list[Note]
-) -> Iterator[tuple[dict[TopicPartition, OffsetAndMetadata], list[Note]]]:
-    """Divide a commit into steps that are not too large: of each partition, what lies before an offset.
-
-    Args:
-        failed: in order by partition.
-    """
-    part: list[Note] = []
-    hours: set[int] = set()
-    ahead_s = time.time() - time.monotonic()
-    left = dict(given)
-    for tp, offset, noted in failed:
-        hour = -1 if noted.delay_ms is None else int((noted.due_at + ahead_s) // 3600)
-        if len(part) == _MOST_FAILURES or len(hours | {hour}) > _MOST_HOURS:
-            done = {other: left.pop(other) for other in dict.fromkeys(n[0] for n in part) if other != tp}
-            if part[-1][0] == tp:
-                done[tp] = OffsetAndMetadata(offset, given[tp].metadata)
-            yield done, part
-            part, hours = [], set()
-        part.append((tp, offset, noted))
-        hours.add(hour)
-    yield left, part
-
-
-def _failed(failed: list[Note]) -> tuple[Any, ...]:
-    """Return the arguments of COMMIT_WITH_FAILURES that COMMIT_OFFSETS has not."""
-    now = time.monotonic()
-    return (
-        [tp.topic for tp, _, _ in failed],
-        [tp.partition for tp, _, _ in failed],
-        [offset for _, offset, _ in failed],
-        [None if f.delay_ms is None else max(0, f.delay_ms - int((now - f.noted_at) * 1000)) for _, _, f in failed],
-        [f.error for _, _, f in failed],
-        [f.attempt for _, _, f in failed],
-        [f.replayed for _, _, f in failed],
-    )
 
 
 def _size(part: Any) -> int:

@@ -30,6 +30,7 @@ from pgq.drivers.threads import (
     logger,
     sleep,
 )
+from pgq.sync.failures import MOST_FAILURES
 from pgq.sync.reader import AWAY
 from pgq.types import ConsumerRecord, Deserializer, TopicPartition
 
@@ -46,8 +47,6 @@ _BUSY_S = 0.05
 """How often the group is looked after while there is no room for more records."""
 _BREATH_S = 0.01
 """For how long a lane goes on without letting others run."""
-_MOST_FAILURES = 500
-"""So many noted failures are committed before it is time to."""
 _STORE_AGAIN_S = 1.0
 """How often that is tried where it fails."""
 
@@ -138,7 +137,7 @@ class Runner:
             if consumer._manual and not self._retry.blocking:
                 _check_assigned(consumer.assignment(), consumer._group_id)
             if consumer._retry is None:
-                consumer._make_retry_topics_again()
+                consumer._retry_again()
             consumer._retry = self._retry
         consumer._given, consumer._auto_commit = None, True
         consumer._runner = self
@@ -274,9 +273,7 @@ class Runner:
 
     def _room(self) -> int:
         taken = len(self._ready) + self._waiting_count + self._running + len(self._later)
-        consumer = self._consumer
-        if consumer._failures:
-            taken += consumer._failure_count()
+        taken += len(self._consumer._failures)
         if self._later:
             taken += sum(len(track.held) for track in self._tracks.values())
         return self._most - taken
@@ -284,7 +281,7 @@ class Runner:
     def _has_many_failures(self) -> bool:
         """Whether so many are noted that they should be committed."""
         consumer = self._consumer
-        if consumer._failure_count() < max(1, min(_MOST_FAILURES, self._most // 2)):
+        if len(consumer._failures) < max(1, min(MOST_FAILURES, self._most // 2)):
             return False
         return not consumer._commit_failed or time.monotonic() - consumer._committed_at >= _STORE_AGAIN_S
 
@@ -418,8 +415,8 @@ class Runner:
             with self._lock:
                 self._drop(list(self._tracks.values()))  # they are others' now
             membership.leave(reason)
-            if consumer._parked is not None:
-                consumer._unpark_quietly()
+            if consumer._parking.parked:
+                consumer._parking.unpark_quietly()
 
     def _end(self, lanes: list[Worker]) -> None:
         """Begin no more than has to be done so that all that is done can be committed, and wait for it."""

@@ -499,7 +499,7 @@ async def test_a_fenced_producer_keeps_nothing(clients: Clients, conn: Connectio
 def test_a_member_that_waits_wakes_itself_for_what_it_delivers(dsn: str, topic: str, conn: Connection) -> None:
     """Its own session holds the lock by which appends see that somebody waits."""
     with pgq.Consumer(topic, dsn=dsn, group_id="g", auto_offset_reset="earliest") as consumer:
-        eventually(lambda: not consumer.getmany(timeout_ms=200) and consumer._parked is not None)
+        eventually(lambda: not consumer.getmany(timeout_ms=200) and consumer._parking.parked)
         late = []
         for number in range(4):
             delay = timedelta(milliseconds=1100 + 37 * number)

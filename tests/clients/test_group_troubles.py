@@ -322,7 +322,7 @@ async def test_a_transaction_that_is_cancelled_while_it_begins_or_ends(
 
         with pytest.raises(MistakeError):
             await work(fails=True)
-        raw = consumer._transaction_connection.raw
+        raw = consumer._transactions.connection.raw
         execute = raw.execute
 
         async def cancelled(query: str, *args: Any, **more: Any) -> Any:
@@ -351,7 +351,7 @@ def test_the_connection_of_transactions_is_made_anew(dsn: str, conn: Connection,
             with consumer.transaction():
                 pass
             assert committed(conn) == {0: expected}
-            conn.execute("select pg_terminate_backend(%s)", [consumer._transaction_connection.raw.info.backend_pid])
+            conn.execute("select pg_terminate_backend(%s)", [consumer._transactions.connection.raw.info.backend_pid])
 
 
 # the application's own mistakes

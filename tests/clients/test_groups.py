@@ -759,7 +759,7 @@ async def test_notifications_that_do_not_come_cost_time_only(dsn: str, conn: Con
     async with pgq.AsyncConsumer(topic, dsn=dsn, group_id="g", auto_offset_reset="earliest") as consumer:
         consumer._raw_connection.listen = swallowed
         following = asyncio.create_task(consumer.getone())
-        await until(lambda: consumer._parked is not None and consumer._quiet_at > 0)
+        await until(lambda: consumer._parking.parked and consumer._quiet_at > 0)
         fill(conn, topic, 1)
         assert (await asyncio.wait_for(following, 10)).offset == 0
 
@@ -779,7 +779,7 @@ async def test_an_idle_member_asks_little(clients: Clients, conn: Connection, to
     async with consumer:
         client = consumer.client if isinstance(consumer, Awaitable) else consumer
         following = asyncio.create_task(consumer.getone())
-        await until(lambda: client._parked is not None and client._quiet_at > 0)
+        await until(lambda: client._parking.parked and client._quiet_at > 0)
         counted = 0
         original = client._run
 

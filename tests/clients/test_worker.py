@@ -28,7 +28,7 @@ from pgq import (
     errors,
     failure_history,
 )
-from pgq.aio.consumer import Failure, _in_parts
+from pgq.aio.failures import Failure, in_parts
 from pgq.core import statements
 from pgq.telemetry import CONSUMER_METRICS
 from tests.clients.conftest import Awaitable, Clients, read, until
@@ -1123,16 +1123,16 @@ def test_a_large_commit_is_divided() -> None:
         return Failure(delay_ms, None, 1, now, replayed=False)
 
     notes = [(one, offset, note(None)) for offset in range(600)] + [(two, 4, note(1000))]
-    parts = list(_in_parts(given, notes))
+    parts = list(in_parts(given, notes))
     assert [(offsets, len(part)) for offsets, part in parts] == [
         ({one: OffsetAndMetadata(500, "m")}, 500),
         (given, 101),
     ]
     notes = [(one, hour, note(hour * 3_600_000)) for hour in range(120)]
-    parts = list(_in_parts({one: OffsetAndMetadata(120)}, notes))
+    parts = list(in_parts({one: OffsetAndMetadata(120)}, notes))
     assert [(offsets[one].offset, len(part)) for offsets, part in parts] == [(50, 50), (100, 50), (120, 20)]
     notes = [(one, n, note(None)) for n in range(500)] + [(two, 0, note(None))]
-    parts = list(_in_parts(given, notes))
+    parts = list(in_parts(given, notes))
     assert parts[0][0] == {one: given[one]}
     assert [offsets.keys() & {two} for offsets, _ in parts] == [set(), {two}]
 
@@ -1376,7 +1376,7 @@ async def test_delivery_that_fails_does_not_keep_from_reading(
 ) -> None:
     consumer = clients.consumer(tp.topic, **QUICK)
     client = unwrapped(consumer)
-    fetch, tries, seen = client._fetch, [], []
+    fetch, tries, seen = client._due._fetch, [], []
 
     def failing(statement: str, *args: Any) -> Any:
         if statement == statements.DELIVER_DUE:
@@ -1384,7 +1384,7 @@ async def test_delivery_that_fails_does_not_keep_from_reading(
             raise errors.DatabaseError("a table is broken")
         return fetch(statement, *args)
 
-    monkeypatch.setattr(client, "_fetch", failing)
+    monkeypatch.setattr(client._due, "_fetch", failing)
     async with working(clients, consumer, lambda record: seen.append(record.offset)):
         await until(lambda: len(tries) == 1)
         fill(conn, tp.topic, 3)
