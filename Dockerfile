@@ -15,5 +15,5 @@ ENV PATH=/opt/pgq/bin:$PATH PGQ_SERVE_HOST=0.0.0.0
 USER nobody
 EXPOSE 8082
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s \
-    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8082/healthz')"]
+    CMD python -c "from urllib.request import urlopen; urlopen('http://127.0.0.1:${PGQ_SERVE_PORT:-8082}/healthz')"
 CMD ["pgq", "serve"]

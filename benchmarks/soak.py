@@ -1,7 +1,7 @@
 """Full speed into a small log for a quarter of an hour, beside a snapshot held all the time: does it stay small?
 
     python benchmarks/soak.py                     15 minutes, then soak.csv and the chart docs/images/soak.png
-    python benchmarks/soak.py --seconds 120 --chart /tmp/soak.png
+    python benchmarks/soak.py --seconds 120 --partitions 1 --chart /tmp/soak.png
 
 One process produces without a pause, one consumes as a group, one runs the service; this one holds a REPEATABLE READ
 transaction open and looks at the disk once a second. For two thirds of the time records have 100 bytes, then for a
@@ -27,7 +27,6 @@ import pgq
 from pgq import schema
 from pgq.embedded import EmbeddedServer
 
-PARTITIONS = 4
 RETENTION = 256 << 20
 SEGMENT = 32 << 20
 """As pgq chooses it: an eighth."""
@@ -73,14 +72,14 @@ def consume(dsn: str, counter: Any, ending: Any) -> None:
 
 
 def serve(dsn: str, failures: Any, ending: Any) -> None:
-    with pgq.Maintenance(dsn, retention_interval_ms=1000) as maintenance:
+    with pgq.Maintenance(dsn) as maintenance:
         ending.wait()
         failures.value = sum(status.failures for status in maintenance.status())
 
 
-def run(dsn: str, seconds: int) -> tuple[list[dict[str, float]], int]:
+def run(dsn: str, seconds: int, partitions: int) -> tuple[list[dict[str, float]], int]:
     with pgq.Admin(dsn) as admin:
-        admin.create_topic("soak", PARTITIONS, {"retention.bytes": RETENTION})
+        admin.create_topic("soak", partitions, {"retention.bytes": RETENTION})
     context = multiprocessing.get_context("spawn")
     ending = context.Event()
     size, produced, consumed, failures = (context.Value("q", n) for n in (SMALL, 0, 0, 0))
@@ -144,7 +143,7 @@ def judge(samples: list[dict[str, float]], failures: int) -> list[str]:
     return problems
 
 
-def chart(samples: list[dict[str, float]], path: Path) -> None:
+def chart(samples: list[dict[str, float]], partitions: int, path: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -152,7 +151,7 @@ def chart(samples: list[dict[str, float]], path: Path) -> None:
 
     minutes = [sample["second"] / 60 for sample in samples]
     figure, (disk, rate) = plt.subplots(2, 1, sharex=True, figsize=(9, 6), layout="constrained")
-    disk.plot(minutes, [s["largest_partition"] / 2**20 for s in samples], label="largest of 4 partitions")
+    disk.plot(minutes, [s["largest_partition"] / 2**20 for s in samples], label=f"largest of {partitions} partitions")
     disk.axhline(RETENTION / 2**20, color="grey", linestyle=":", label="retention.bytes")
     disk.axhline((ROUND * RETENTION + 2 * SEGMENT) / 2**20, color="red", linestyle=":", label="1.25 x and 2 segments")
     disk.set_ylabel("MiB on disk")
@@ -176,6 +175,7 @@ def chart(samples: list[dict[str, float]], path: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=900)
+    parser.add_argument("--partitions", type=int, default=4, help="which share the rate")
     parser.add_argument("--chart", type=Path, default=Path("docs/images/soak.png"))
     parser.add_argument("--csv", type=Path, help="write the samples, too")
     options = parser.parse_args()
@@ -184,13 +184,13 @@ def main() -> int:
         EmbeddedServer(Path(folder) / "data", settings=SETTINGS) as server,
     ):
         schema.upgrade(server.dsn())
-        samples, failures = run(server.dsn(), options.seconds)
+        samples, failures = run(server.dsn(), options.seconds, options.partitions)
     if options.csv:
         with options.csv.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(samples)
-    chart(samples, options.chart)
+    chart(samples, options.partitions, options.chart)
     problems = judge(samples, failures)
     print(*problems or ["all held"], sep="\n")
     return 1 if problems else 0

@@ -6,6 +6,7 @@ The driver's error, where there is one, is the `__cause__`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -14,6 +15,14 @@ class PgqError(Exception):
 
     sqlstate: ClassVar[str] = "PQ000"
     retriable: bool = False
+
+
+class PartitionsError(PgqError):
+    """An error of some partitions, which `partitions` names: TopicPartition(topic, partition) each."""
+
+    def __init__(self, message: str = "", partitions: Iterable[tuple[str, int]] = ()) -> None:
+        super().__init__(message)
+        self.partitions = frozenset(partitions)
 
 
 class UnknownTopicOrPartitionError(PgqError):
@@ -64,7 +73,7 @@ class MessageTooLargeError(PgqError):
     sqlstate = "PQ007"
 
 
-class OffsetOutOfRangeError(PgqError):
+class OffsetOutOfRangeError(PartitionsError):
     """The offset is below the log start or beyond the log end."""
 
     sqlstate = "PQ008"
@@ -147,7 +156,7 @@ class InvalidCommitOffsetError(PgqError):
     sqlstate = "PQ020"
 
 
-class NoOffsetForPartitionError(PgqError):
+class NoOffsetForPartitionError(PartitionsError):
     """auto_offset_reset is "none" and there is no committed offset."""
 
     sqlstate = "PQ021"
@@ -242,7 +251,7 @@ class UnknownMemberIdError(PgqError):
     sqlstate = "PQ035"
 
 
-class CommitFailedError(PgqError):
+class CommitFailedError(PartitionsError):
     """Partitions to commit for have another owner by now; nothing was stored. Go on: the others are not affected."""
 
     sqlstate = "PQ036"

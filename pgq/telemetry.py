@@ -80,6 +80,13 @@ SERVICE_METRICS = (
         _GROUP_PARTITION,
     ),
     Metric(
+        "pgq_delayed_records",
+        "gauge",
+        "records",
+        "Records that wait for their time, failed ones that are tried again later included; many are estimated.",
+        ("topic",),
+    ),
+    Metric(
         "pgq_delayed_overdue_seconds",
         "gauge",
         "seconds",

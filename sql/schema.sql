@@ -312,7 +312,7 @@ create view pgq.partition_status (
     producer_age interval,
     producer_prepared text
 );
-comment on view pgq.partition_status is 'Partitions: log start, high watermark, log end, records, bytes on disk, oldest open producer.';
+comment on view pgq.partition_status is 'Partitions: log start, high watermark, log end, records (offsets given out that are not below the log start, those of records that compaction has removed included), bytes on disk, oldest open producer.';
 
 create table pgq.producer (
     transactional_id text collate "C" not null,
@@ -467,6 +467,29 @@ create function pgq._await_replicas(flushed pg_lsn, replicas integer, timeout_ms
     language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._await_replicas(pg_lsn,integer,integer) from public;
+
+create function pgq._await_return(consumer_group_ids integer[])
+    returns boolean
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._await_return(integer[]) from public;
+
+create function pgq._beat(member_id bigint, session_timeout_ms integer)
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._beat(bigint,integer) from public;
+
+create function pgq._beat_key(member_id bigint, beat bigint)
+    returns bigint
+    language sql immutable strict;
+revoke execute on function pgq._beat_key(bigint,bigint) from public;
+
+create function pgq._beat_now(session_timeout_ms integer)
+    returns bigint
+    language sql volatile strict
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._beat_now(integer) from public;
 
 create function pgq._begin_compaction(partition_id integer)
     returns boolean
@@ -712,6 +735,12 @@ create function pgq._delay_times()
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._delay_times() from public;
 
+create function pgq._delayed_counts()
+    returns TABLE(topic_id integer, records bigint)
+    language plpgsql stable security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._delayed_counts() from public;
+
 create function pgq._delayed_records()
     returns SETOF pgq_log.delayed
     language plpgsql stable security definer
@@ -761,6 +790,12 @@ create function pgq._droppable()
     language sql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._droppable() from public;
+
+create function pgq._duration(value text)
+    returns interval
+    language plpgsql stable
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._duration(text) from public;
 
 create function pgq._end_compaction(partition_id integer, end_offset bigint, at timestamp with time zone, tombstones bigint)
     returns void
@@ -888,13 +923,6 @@ create function pgq._has_members(consumer_group_id integer)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._has_members(integer) from public;
 
-create function pgq._has_since(leaf text, since timestamp with time zone)
-    returns boolean
-    language plpgsql volatile
-    set enable_seqscan = off
-    set search_path = pgq, pg_catalog, pg_temp;
-revoke execute on function pgq._has_since(text,timestamp with time zone) from public;
-
 create function pgq._header_number(keys text[], "values" bytea[], name text, maximum bigint)
     returns bigint
     language plpgsql immutable;
@@ -922,6 +950,12 @@ create function pgq._held_keys(tag integer)
     language sql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._held_keys(integer) from public;
+
+create function pgq._held_since(tree text)
+    returns timestamp with time zone
+    language sql stable
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._held_since(text) from public;
 
 create function pgq._high_watermark(partition_id integer, sequence regclass)
     returns bigint
@@ -953,16 +987,35 @@ create function pgq._is_alive(member_id bigint)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._is_alive(bigint) from public;
 
-create function pgq._is_younger(leaf text, since timestamp with time zone)
+create function pgq._is_locked(key bigint)
     returns boolean
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._is_locked(bigint) from public;
+
+create function pgq._is_younger(leaf text, since timestamp with time zone)
+    returns boolean
+    language plpgsql volatile
+    set enable_seqscan = off
+    set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._is_younger(text,timestamp with time zone) from public;
+
+create function pgq._join_group(group_id text, topics text[], assignor text, session_timeout_ms integer, group_instance_id text, client_id text, previous_member_id bigint, OUT member_id bigint, OUT generation bigint, OUT channel text, OUT replaced integer)
+    returns record
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._join_group(text,text[],text,integer,text,text,bigint) from public;
 
 create function pgq._json(bytes bytea)
     returns jsonb
     language plpgsql immutable strict;
 revoke execute on function pgq._json(bytea) from public;
+
+create function pgq._last_offset(leaf text, from_offset bigint)
+    returns bigint
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._last_offset(text,bigint) from public;
 
 create function pgq._lead(jobs integer, session_timeout_ms integer)
     returns boolean
@@ -976,6 +1029,12 @@ create function pgq._leader_epoch()
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._leader_epoch() from public;
 
+create function pgq._least_position(partition_id integer, log_start_offset bigint)
+    returns bigint
+    language sql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._least_position(integer,bigint) from public;
+
 create function pgq._lock_empty_group(group_id text)
     returns integer
     language plpgsql volatile
@@ -988,11 +1047,23 @@ create function pgq._lock_group(group_id text)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._lock_group(text) from public;
 
+create function pgq._lock_holders(tables oid[])
+    returns text
+    language sql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._lock_holders(oid[]) from public;
+
 create function pgq._make_segment(partition_id integer, base bigint)
     returns bigint
     language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._make_segment(integer,bigint) from public;
+
+create function pgq._may_end(role_id oid)
+    returns boolean
+    language sql stable
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._may_end(oid) from public;
 
 create function pgq._member_key(member_id bigint)
     returns bigint
@@ -1011,6 +1082,12 @@ create function pgq._named_partitions(topics text[], partitions integer[])
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._named_partitions(text[],integer[]) from public;
 
+create function pgq._newest_topic()
+    returns integer
+    language sql stable security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._newest_topic() from public;
+
 create function pgq._next_due_ms()
     returns bigint
     language plpgsql stable security definer
@@ -1022,6 +1099,19 @@ create function pgq._next_offset(sequence regclass)
     language sql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._next_offset(regclass) from public;
+
+create function pgq._next_offsets(after integer)
+    returns TABLE(partition_id integer, next_offset bigint)
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._next_offsets(integer) from public;
+
+create function pgq._note_held(held integer[])
+    returns TABLE(partition_id integer, held_s double precision)
+    language plpgsql volatile security definer
+    set lock_timeout = 50ms
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._note_held(integer[]) from public;
 
 create function pgq._offsets_behind(of_partition integer DEFAULT NULL::integer)
     returns TABLE(topic text, partition integer, partition_id integer, sequence text, next_offset bigint, least_offset bigint, because text)
@@ -1035,6 +1125,12 @@ create function pgq._open_compaction_plan(partition_id integer, at timestamp wit
     set client_min_messages = warning
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._open_compaction_plan(integer,timestamp with time zone) from public;
+
+create function pgq._oversized_segments()
+    returns TABLE(topic text, partition integer, partition_id integer, bytes bigint, segment_bytes bigint)
+    language sql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._oversized_segments() from public;
 
 create function pgq._park(topic_ids integer[], interrupted boolean DEFAULT false, OUT held integer[], OUT busy boolean)
     returns record
@@ -1070,6 +1166,12 @@ create function pgq._partition_progress()
     language plpgsql volatile security definer
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._partition_progress() from public;
+
+create function pgq._peek_offset(sequence regclass)
+    returns bigint
+    language plpgsql volatile security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._peek_offset(regclass) from public;
 
 create function pgq._place_records(topics text[], partitions integer[], partitioners text[], timestamps timestamp with time zone[], keys bytea[], "values" bytea[], header_records integer[], header_keys text[], header_values bytea[], OUT topic_ids integer[], OUT chosen integer[], OUT stamps timestamp with time zone[])
     returns record
@@ -1200,6 +1302,12 @@ create function pgq._report_job(job text, seconds double precision, result text,
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._report_job(text,double precision,text,text,bigint) from public;
 
+create function pgq._restore_session_timeouts()
+    returns void
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._restore_session_timeouts() from public;
+
 create function pgq._retention_due(after integer, at timestamp with time zone DEFAULT clock_timestamp())
     returns TABLE(partition_id integer, due boolean, upkeep_due boolean)
     language plpgsql volatile security definer
@@ -1260,6 +1368,12 @@ create function pgq._segments_due(after integer)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._segments_due(integer) from public;
 
+create function pgq._session_timeouts()
+    returns text[]
+    language sql immutable
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._session_timeouts() from public;
+
 create function pgq._set_session_timeouts(session_timeout_ms integer)
     returns void
     language plpgsql volatile
@@ -1287,6 +1401,12 @@ create function pgq._settled_to(partition_id integer)
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._settled_to(integer) from public;
 
+create function pgq._silent_since(member pgq.group_member)
+    returns timestamp with time zone
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._silent_since(pgq.group_member) from public;
+
 create function pgq._store_offsets(consumer_group_id integer, partition_ids integer[], offsets bigint[], metadata text[] DEFAULT NULL::text[])
     returns void
     language plpgsql volatile
@@ -1311,6 +1431,12 @@ create function pgq._take_dead_letters(topic text, group_id text, error text, si
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._take_dead_letters(text,text,text,timestamp with time zone,timestamp with time zone,integer,boolean) from public;
+
+create function pgq._take_member_id(consumer_group_id integer, member_id bigint)
+    returns bigint
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._take_member_id(integer,bigint) from public;
 
 create function pgq._take_offset(topic_id integer, partition_id integer, sequence regclass)
     returns bigint
@@ -1368,6 +1494,12 @@ create function pgq._unsettled_dead_letters(partition_id integer, error text, si
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._unsettled_dead_letters(integer,text,timestamp with time zone,timestamp with time zone,integer) from public;
 
+create function pgq._upkeep_bytes(topic_id integer)
+    returns bigint
+    language sql stable security definer
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._upkeep_bytes(integer) from public;
+
 create function pgq._view_name(topic_id integer, name text)
     returns text
     language sql immutable
@@ -1385,6 +1517,12 @@ create function pgq._wake_group(consumer_group_id integer)
     language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq._wake_group(integer) from public;
+
+create function pgq._watermark_below(partition_id integer, next_offset bigint)
+    returns bigint
+    language plpgsql volatile
+    set search_path = pgq, pg_catalog, pg_temp;
+revoke execute on function pgq._watermark_below(integer,bigint) from public;
 
 create function pgq.acks_status()
     returns TABLE(synchronous_standby_names text, in_sync_replicas integer, acks_all text, warnings text[])
@@ -1605,7 +1743,7 @@ revoke execute on function pgq.init_producer(text) from public;
 
 create function pgq.join_group(group_id text, topics text[], assignor text DEFAULT 'range'::text, session_timeout_ms integer DEFAULT 45000, group_instance_id text DEFAULT NULL::text, client_id text DEFAULT ''::text, previous_member_id bigint DEFAULT NULL::bigint, OUT member_id bigint, OUT generation bigint, OUT channel text)
     returns record
-    language plpgsql volatile security definer
+    language plpgsql volatile
     set search_path = pgq, pg_catalog, pg_temp;
 revoke execute on function pgq.join_group(text,text[],text,integer,text,text,bigint) from public;
 

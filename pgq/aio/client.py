@@ -11,6 +11,8 @@ from pgq.core import statements
 from pgq.drivers import asyncpg as driver
 from pgq.drivers.tasks import Deadline
 
+READ_COMMITTED = "set default_transaction_isolation = 'read committed'"
+"""For a connection of our own: whatever the database's default is."""
 _SETUP_S = 10.0
 """How long a server that has let us in may take to say which schema it has."""
 

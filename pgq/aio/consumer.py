@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from contextlib import asynccontextmanager
 from random import random
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from pgq import errors
 from pgq.aio.due import AsyncDueRecords
 from pgq.aio.failures import Failures, Note, failure_arguments, in_parts, split_stored
 from pgq.aio.membership import AsyncMembership, arguments
 from pgq.aio.parking import AsyncParking
-from pgq.aio.reader import AWAY, AsyncReader, check_at_least
+from pgq.aio.reader import AWAY, AsyncReader, check_at_least, check_counts, is_offset, listed
 from pgq.aio.retry_topics import AsyncRetryTopics
 from pgq.aio.transactions import AsyncTransactions
 from pgq.aio.worker import DEFAULT_RETRY, AsyncRunner, Handler
@@ -27,7 +27,7 @@ from pgq.core.positions import PartitionState
 from pgq.core.retries import MOST_S, RetryPolicy, attempts_made, check_delay
 from pgq.drivers import asyncpg as driver
 from pgq.drivers.dsn import direct_dsn
-from pgq.drivers.tasks import Event, Worker, call, logger, sleep
+from pgq.drivers.tasks import Event, Mutex, Worker, call, logger, sleep
 from pgq.telemetry import CONSUMER_METRICS
 from pgq.types import ConsumerRebalanceListener, ConsumerRecord, Deserializer, OffsetAndMetadata, TopicPartition
 
@@ -48,6 +48,15 @@ _CLAIM_S, _CLAIM_LATER_S, _CLAIM_SOON_S = 0.05, 0.5, 2.0
 """How often partitions are asked for that others are about to give up: at first, and after a while."""
 
 Offsets = Mapping[TopicPartition, int | OffsetAndMetadata]
+
+
+class _Kept(NamedTuple):
+    """What is known of a partition that was lost, in case that it is claimed again."""
+
+    restart: int | None
+    """Where to start, if the group's offset is still the same."""
+    committed: int | None
+    paused: bool
 
 
 class AsyncConsumer(AsyncReader):
@@ -86,7 +95,8 @@ class AsyncConsumer(AsyncReader):
         fetch_min_bytes: wait for so many bytes of keys and values, up to fetch_max_wait_ms.
         fetch_max_bytes, max_partition_fetch_bytes: about how many bytes a call returns at most, of all partitions and
             of one; at least one record.
-        request_timeout_ms: how long the server may take to answer; then the connection is given up.
+        request_timeout_ms: how long the server may take to answer; then the connection is given up, and the call takes
+            longer than its own timeout. For a member no longer than session_timeout_ms.
         metadata_max_age_ms: how often new topics and partitions are looked for. Members of a group find new partitions
             of the topics that they read within a second.
         max_decompressed_bytes: how long a compressed value may become. A longer one raises CorruptRecordError when its
@@ -134,19 +144,19 @@ class AsyncConsumer(AsyncReader):
             value_deserializer=value_deserializer,
         )
         check_at_least(0, auto_commit_interval_ms=auto_commit_interval_ms, fetch_max_wait_ms=fetch_max_wait_ms)
-        check_at_least(
-            1,
-            max_poll_records=max_poll_records,
-            max_poll_interval_ms=max_poll_interval_ms,
-            fetch_min_bytes=fetch_min_bytes,
-            metadata_max_age_ms=metadata_max_age_ms,
-        )
+        check_at_least(1, max_poll_interval_ms=max_poll_interval_ms, metadata_max_age_ms=metadata_max_age_ms)
+        check_counts(1, max_poll_records=max_poll_records, fetch_min_bytes=fetch_min_bytes)
+        for name, text in (("group_instance_id", group_instance_id), ("client_id", client_id)):
+            if not isinstance(text, str | None):
+                raise errors.InvalidRequestError(f"{name} must be a string, not {text!r}")
+        if not isinstance(enable_auto_commit, bool):
+            raise errors.InvalidRequestError(f"enable_auto_commit must be True or False, not {enable_auto_commit!r}")
         if not isinstance(session_timeout_ms, int) or not 1000 <= session_timeout_ms <= 1_800_000:
             raise errors.InvalidRequestError(
                 f"session_timeout_ms must be 1,000 to 1,800,000, not {session_timeout_ms!r}"
             )
-        if group_id is not None and not 1 <= len(group_id) <= 249:
-            raise errors.InvalidGroupIdError(f"a group_id has 1 to 249 characters, not {len(group_id)}")
+        if group_id is not None and not (isinstance(group_id, str) and 1 <= len(group_id) <= 249):
+            raise errors.InvalidGroupIdError(f"a group_id is a string of 1 to 249 characters, not {group_id!r}")
         if group_instance_id is not None and (group_id is None or not 1 <= len(group_instance_id) <= 249):
             raise errors.InvalidRequestError("a group_instance_id has 1 to 249 characters, and needs a group_id")
         if retry is not None and not isinstance(retry, RetryPolicy):
@@ -179,8 +189,10 @@ class AsyncConsumer(AsyncReader):
         """The record that iteration gave out last; None if getmany did."""
         self._before: dict[TopicPartition, int] = {}
         """Where the application was when it called getmany last: what came before that is done."""
-        self._restarts: dict[int, int] = {}
-        """partition_id -> where to start when it is claimed again, if nothing has been committed for it by then."""
+        self._kept: dict[int, _Kept] = {}
+        """By partition_id."""
+        self._newest_topic: int | None = None
+        """The highest topic_id when the subscription was taken up; what comes later is read from its beginning."""
         self._manual = False
         """Whether `assign` has chosen what is read."""
         self._read_topics: tuple[str, ...] = ()
@@ -198,11 +210,12 @@ class AsyncConsumer(AsyncReader):
         self._idle = 0
         self._listening: set[str] = set()
         self._parking = AsyncParking(self._fetch)
-        self._due = AsyncDueRecords(self._fetch, alone=group_id is None)
+        self._due = AsyncDueRecords(self._fetch)
         self._quiet_at = 0.0
         """When all partitions were last seen to have nothing more; 0 if that is not so, or something has changed."""
         self._worker: Worker | None = None
         self._ending = Event()
+        self._following = Mutex()
         self._transactions = AsyncTransactions(dsn, self._in_time)
         self._in_transaction = False
         self._void: set[TopicPartition] = set()
@@ -225,9 +238,14 @@ class AsyncConsumer(AsyncReader):
             UnsupportedPoolerError: a member's connection goes through a pooler.
             InconsistentGroupProtocolError: the group shares out by another strategy.
         """
-        async with self._mutex:
-            await self._connection()
-        await self._prepare()
+        self._refuse_second_call()
+        self._polling = True
+        try:
+            async with self._mutex:
+                await self._connection()
+            await self._prepare()
+        finally:
+            self._polling = False
 
     async def close(self) -> None:
         """Commit what was delivered, if enable_auto_commit is on, leave the group at once and close the connection.
@@ -262,18 +280,33 @@ class AsyncConsumer(AsyncReader):
 
         Raises:
             IllegalStateError: neither topics nor a pattern are given, or both.
+            InvalidRequestError: the pattern is no regular expression, or the listener none.
         """
         names = _names((topics,) if isinstance(topics, str) else topics)
         if bool(names) == (pattern is not None):
             raise errors.IllegalStateError("subscribe to topics or to a pattern: give one of them")
+        try:
+            compiled = None if pattern is None else re.compile(pattern)
+            if compiled is not None:
+                compiled.match("")  # of str, not of bytes
+        except (re.error, TypeError) as error:
+            raise errors.InvalidRequestError(f"{pattern!r} is no regular expression: {error}") from error
+        for name in ("on_partitions_revoked", "on_partitions_assigned", "on_partitions_lost"):
+            if listener is not None and not callable(getattr(listener, name, None)):
+                raise errors.InvalidRequestError(
+                    f"a listener has {name}(), and {listener!r} does not: derive it from ConsumerRebalanceListener"
+                )
         self._refuse_while_running("subscribe()")
         self._topics = names
-        self._pattern = re.compile(pattern) if pattern is not None else None
+        self._pattern = compiled
         self._listener = listener
         self._subscription_changed = self._attention = True
 
     def unsubscribe(self) -> None:
-        """Read nothing, until `subscribe` or `assign`. A member leaves its group with the next call that reads."""
+        """Read nothing, until `subscribe` or `assign`. A member leaves its group within a second.
+
+        What was delivered is committed before, if enable_auto_commit is on.
+        """
         self._refuse_while_running("unsubscribe()")
         self._topics = ()
         self._pattern = None
@@ -298,7 +331,8 @@ class AsyncConsumer(AsyncReader):
         if self._subscribed or self._subscription_changed:
             self.unsubscribe()
             await self._follow_subscription()
-        self._manual = True
+        self._manual = self._due.alone = True
+        self._due.at = 0.0
         self._replace(states)
 
     def assignment(self) -> set[TopicPartition]:
@@ -310,6 +344,8 @@ class AsyncConsumer(AsyncReader):
     ) -> dict[TopicPartition, list[ConsumerRecord]]:
         """Return the next records, in order by partition; nothing if none came within timeout_ms.
 
+        Where one partition fails, the others' records are returned first, and the next call raises the error.
+
         Args:
             partitions: only these; all if none.
             timeout_ms: how long to wait for the first record.
@@ -317,17 +353,19 @@ class AsyncConsumer(AsyncReader):
 
         Raises:
             OffsetOutOfRangeError: a position is below the log start or beyond the end, or its records were lost in a
-                failover, and auto_offset_reset is "none".
-            NoOffsetForPartitionError: no offset is committed, and auto_offset_reset is "none".
+                failover, and auto_offset_reset is "none". Its `partitions` says which to seek in.
+            NoOffsetForPartitionError: no offset is committed of its `partitions`, and auto_offset_reset is "none".
+            IllegalStateError: called in a listener, or while another call reads.
             BrokerNotAvailableError, RequestTimedOutError: the server was away for all of timeout_ms. The next call
                 connects again; positions are kept, or those that the group committed.
             FencedInstanceIdError: another consumer with this group_instance_id has joined.
         """
         self._refuse_while_running("getmany()")
+        check_at_least(0, timeout_ms=timeout_ms)
         limit = self._max_poll_records if max_records is None else max_records
-        if limit < 1:
-            raise errors.InvalidRequestError(f"max_records must be 1 or more, not {limit}")
-        self._given = None
+        check_counts(1, max_records=limit)
+        if not self._polling:
+            self._given = None
         return await self._getmany(set(partitions), limit, timeout_ms / 1000)
 
     async def getone(self) -> ConsumerRecord:
@@ -339,7 +377,12 @@ class AsyncConsumer(AsyncReader):
             try:
                 if self._buffer:
                     self._attention = False
-                    await self._prepare()
+                    self._refuse_second_call()
+                    self._polling = True
+                    try:
+                        await self._prepare()
+                    finally:
+                        self._polling = False
                     continue
                 for batch in (await self._getmany(set(), self._max_poll_records, 60)).values():
                     self._buffer.extend(batch)
@@ -385,8 +428,8 @@ class AsyncConsumer(AsyncReader):
             IllegalStateError: the partition is not assigned.
         """
         self._refuse_while_running("seek()")
-        if not isinstance(offset, int) or offset < 0:
-            raise errors.InvalidRequestError(f"cannot seek to offset {offset!r}: give 0 or more")
+        if not is_offset(offset):
+            raise errors.InvalidRequestError(f"cannot seek to offset {offset!r}: give 0 or more, below 2^63")
         self._move(tp, offset)
 
     async def seek_to_beginning(self, *partitions: TopicPartition) -> None:
@@ -402,10 +445,18 @@ class AsyncConsumer(AsyncReader):
             self._move(tp, offset)
 
     async def seek_to_committed(self, *partitions: TopicPartition) -> None:
-        """Read these partitions, or all, from the group's committed offsets where there are any."""
+        """Read these partitions, or all, from the group's committed offsets: what came since is read again.
+
+        Where nothing is committed yet, from where the consumer began, or was sought to.
+        """
         self._refuse_while_running("seek_to_committed()")
-        for tp, committed in (await self._committed(partitions or self.assignment())).items():
-            self._move(tp, committed.offset)
+        wanted = [TopicPartition(*tp) for tp in partitions or self.assignment()]
+        committed = await self._committed(wanted)
+        for tp in wanted:
+            if tp in committed:
+                self._move(tp, committed[tp].offset)
+            elif (restart := self._state(tp).restart) is not None:
+                self._move(tp, restart)
 
     async def commit(self, offsets: Offsets | None = None, connection: Any = None) -> None:
         """Store the group's offsets: the next ones to process. Records before them that were noted to have failed go
@@ -418,8 +469,10 @@ class AsyncConsumer(AsyncReader):
                 committed at once.
 
         Raises:
+            IllegalStateError: with a connection: it is in no transaction, or enable_auto_commit is on, which would
+                commit the offsets although the transaction is rolled back.
             InvalidGroupIdError: the consumer has no group_id.
-            CommitFailedError: partitions are another member's by now, which the message names. Nothing was stored. Go
+            CommitFailedError: its `partitions` are another member's by now, or were in between. Nothing was stored. Go
                 on polling; a transaction with the application's own writes must be rolled back.
             UnknownMemberIdError: the consumer is no member, and a member holds a partition.
             UnknownTopicError, UnknownPartitionError, InvalidCommitOffsetError
@@ -430,15 +483,35 @@ class AsyncConsumer(AsyncReader):
         """Commit; return the notes on failures that went along on the connection."""
         if self._group_id is None:
             raise errors.InvalidGroupIdError("there is no group to commit for: give the consumer a group_id")
+        raw = None if connection is None else driver.wrap(connection)
+        if raw is not None:
+            if self._auto_commit and self._runner is None:
+                raise errors.IllegalStateError(
+                    "commit(connection=) with enable_auto_commit on, which would commit the same offsets although the"
+                    " transaction is rolled back: give enable_auto_commit=False"
+                )
+            if not raw.in_transaction:
+                raise errors.IllegalStateError(
+                    "commit(connection=): the connection is in no transaction, so the offsets would not be committed"
+                    " together with anything: begin one"
+                )
         if offsets is None:
             if connection is not None:
-                self._check_void()
+                self._check_void(self._void)
             self._void.clear()
             offsets = self._uncommitted(self._delivered())
         given = {
             TopicPartition(*tp): o if isinstance(o, OffsetAndMetadata) else OffsetAndMetadata(o)
             for tp, o in offsets.items()
         }
+        for tp, to in given.items():
+            if not is_offset(to.offset):
+                raise errors.InvalidCommitOffsetError(
+                    f"cannot commit offset {to.offset!r} of {listed([tp])}: give 0 or more, below 2^63"
+                )
+        if connection is not None:
+            self._check_void(given)
+        self._void -= given.keys()
         if not given:
             return []
         if self._closed:
@@ -448,21 +521,19 @@ class AsyncConsumer(AsyncReader):
         ends = {tp: o.offset for tp, o in given.items()}
         failed = await self._not_stored(self._failures.before(ends))
         for part, notes in in_parts(given, failed):
-            if connection is None:
+            if raw is None:
                 await self._store(part, notes, None)
                 self._forget_failures(notes)
                 self._note_committed({tp: committed.offset for tp, committed in part.items()})
             else:
-                await self._store(part, notes, connection)
+                await self._store(part, notes, raw)
                 for tp, committed in part.items():
                     self._failures.note_sent(tp, committed.offset)
         if connection is None:
             self._counts["commits_total"] += 1
         return failed
 
-    async def _store(
-        self, offsets: dict[TopicPartition, OffsetAndMetadata], failed: list[Note], connection: Any
-    ) -> None:
+    async def _store(self, offsets: dict[TopicPartition, OffsetAndMetadata], failed: list[Note], raw: Any) -> None:
         """Store offsets, and move what has failed before them."""
         group_id, membership = self._group_id, self._membership
         assert group_id is not None
@@ -477,8 +548,8 @@ class AsyncConsumer(AsyncReader):
             for tp, _, noted in failed:
                 noted.sent = offsets[tp].offset
         try:
-            if connection is not None:
-                rows = await driver.wrap(connection).fetch(statement, *args)
+            if raw is not None:
+                rows = await raw.fetch(statement, *args)
             else:
                 rows = await self._fetch(statement, *args)
         except errors.CommitFailedError:
@@ -539,7 +610,11 @@ class AsyncConsumer(AsyncReader):
         committing = False
         try:
             yield connection.raw
-            self._check_void()
+            if not connection.in_transaction:
+                raise errors.IllegalStateError(
+                    "the block has ended the transaction that transaction() began: leave commit and rollback to it"
+                )
+            self._check_void(self._void)
             offsets = self._uncommitted(self._delivered())
             async with self._in_time(connection):
                 failed = await self._commit(offsets, connection.raw)
@@ -608,7 +683,8 @@ class AsyncConsumer(AsyncReader):
         The handler may raise Reject, for a dead letter at once, or RetryLater; after any other exception, or one of a
         deserializer, the record is tried again by the policy. Meanwhile the consumer's calls that read, or change what
         is read, raise IllegalStateError. If the handler takes longer than max_poll_interval_ms,
-        and nothing else begins or ends meanwhile, the member leaves the group.
+        and nothing else begins or ends meanwhile, the member leaves the group until it comes back. What it has done
+        counts then, unless another member has the partition.
 
         Args:
             handler: called with a record; the async client awaits what it returns if that can be awaited. The sync
@@ -696,17 +772,19 @@ class AsyncConsumer(AsyncReader):
         self._retry_topic_maker.forget()
         self._looked_at = float("-inf")
 
-    def _check_void(self) -> None:
+    def _check_void(self, partitions: Iterable[TopicPartition]) -> None:
         """Refuse to commit the application's writes for records that another member gets, too."""
-        void, self._void = self._void, set()
+        void = self._void.intersection(partitions)
+        self._void -= void
         if void:
             raise errors.CommitFailedError(
-                f"not committed: {_listed(void)} changed hands while records of it were worked on. Roll back, and go on"
-                " polling: whoever has it reads on from the offset committed before"
+                f"not committed: {listed(void)} changed hands while records of it were worked on. Roll back, and go on"
+                " polling: whoever has it reads on from the offset committed before",
+                void,
             )
 
     def pause(self, *partitions: TopicPartition) -> None:
-        """Return no records of these partitions until `resume`."""
+        """Return no records of these partitions until `resume`, also after a lost session."""
         self._refuse_while_running("pause()")
         for tp in partitions:
             state = self._state(tp)
@@ -739,6 +817,8 @@ class AsyncConsumer(AsyncReader):
         return state.position
 
     def _move(self, tp: TopicPartition, offset: int) -> None:
+        if self._closed:
+            raise errors.IllegalStateError("the consumer is closed: make a new one")
         state = self._state(tp)
         self._forget_buffered([state.tp])
         self._failures.forget_from(state.tp, offset)
@@ -788,8 +868,12 @@ class AsyncConsumer(AsyncReader):
                 state = self._assignment[tp]
                 state.restart = state.committed = offset
 
-    def _replace(self, states: Iterable[PartitionState]) -> None:
-        """Read these partitions from now on; those that stay keep where they are."""
+    def _replace(self, states: Iterable[PartitionState], *, lost: bool = False) -> None:
+        """Read these partitions from now on; those that stay keep where they are.
+
+        Args:
+            lost: the others may be this consumer's again in a moment: what was sought and paused counts then.
+        """
         self._quiet_at = 0.0
         before = self._assignment.all()
         self._assignment.replace(list(states))
@@ -798,11 +882,18 @@ class AsyncConsumer(AsyncReader):
                 self._before.pop(state.tp, None)
                 if self._runner is not None:
                     self._runner.forget([state.tp])
+                sent = self._failures.sent(state.tp)
                 self._failures.forget_partition(state.tp)
-                if not self._auto_commit and state.restart is not None and self._next(state) != state.restart:
+                if (
+                    not self._auto_commit
+                    and state.restart is not None
+                    and self._next(state) not in (state.restart, sent)
+                ):
                     self._void.add(state.tp)
-                if state.committed is None and state.restart is not None:
-                    self._restarts[state.partition_id] = state.restart
+                if state.committed is None or (lost and sent is None):
+                    self._kept[state.partition_id] = _Kept(state.restart, state.committed, lost and state.paused)
+                elif lost:
+                    self._kept[state.partition_id] = _Kept(state.committed, state.committed, state.paused)
         self._forget_buffered({TopicPartition(r[0], r[1]) for r in self._buffer} - self._assignment.partitions())
 
     def _take_back(self) -> None:
@@ -818,12 +909,11 @@ class AsyncConsumer(AsyncReader):
 
     def _claim_again(self) -> None:
         """Start from what is committed, once nothing more can come of a commit whose outcome is not known."""
-        self._restarts |= {s.partition_id: s.restart for s in self._assignment.all() if s.restart is not None}
         membership = self._membership
         if membership is not None and membership.member_id is not None:
             # what is not assigned is claimed again. Whoever claims waits for the transaction that has committed under
             # the epoch before
-            self._replace([])
+            self._replace([], lost=True)
 
     # the group, and what is read
 
@@ -867,6 +957,8 @@ class AsyncConsumer(AsyncReader):
     async def _topics_now(self) -> tuple[str, ...]:
         """Return the topics that the subscription comes to."""
         pattern, now = self._pattern, time.monotonic()
+        if self._newest_topic is None:
+            self._newest_topic = (await self._fetch(statements.NEWEST_TOPIC))[0][0]
         if pattern is None:
             topics = self._topics
         else:
@@ -887,28 +979,34 @@ class AsyncConsumer(AsyncReader):
         for topic in topics:
             topic_id, partition_ids, *_ = (await self._fetch(statements.TOPIC_METADATA, topic))[0]
             states += [PartitionState(TopicPartition(topic, n), topic_id, p) for n, p in enumerate(partition_ids)]
+        for state in states:
+            state.added = state.topic_id > (self._newest_topic or 0) or state.tp.topic in self._read_topics
         if {s.partition_id for s in states} != {s.partition_id for s in self._assignment.all()}:
             self._replace(states)
         self._read_topics = topics
 
     async def _follow_subscription(self) -> None:
         """Finish with what was read before `assign`, `subscribe` or `unsubscribe`, as far as that is no more."""
-        membership = self._membership
-        if not self._subscribed or self._manual:
-            self._read_topics = ()
-            if membership is not None and not self._manual:
-                await self._give_up(membership, self.assignment())
-                membership.lose("it has unsubscribed")
-                await membership.let_go()
-            elif self._auto_commit:
-                await self._commit_delivered(self._delivered())
-            self._replace([])
-            self._manual = False
-        elif self._pattern is None:
-            for topic in self._topics:
-                await self._fetch(statements.TOPIC_METADATA, topic)  # which says so if there is none
-        self._looked_at = float("-inf")
-        self._subscription_changed = False
+        async with self._following:
+            if not self._subscription_changed:
+                return
+            membership = self._membership
+            if not self._subscribed or self._manual:
+                self._read_topics = ()
+                if membership is not None and not self._manual:
+                    await self._give_up(membership, self.assignment())
+                    await membership.leave("it has unsubscribed")
+                    self._due.alone, self._due.at = True, 0.0
+                elif self._auto_commit:
+                    await self._commit_delivered(self._delivered())
+                self._replace([])
+                self._manual = False
+            elif self._pattern is None:
+                for topic in self._topics:
+                    await self._fetch(statements.TOPIC_METADATA, topic)  # which says so if there is none
+            self._looked_at = float("-inf")
+            self._newest_topic = None
+            self._subscription_changed = False
 
     async def _rebalance(self, membership: AsyncMembership) -> None:
         """Take part in the group: join it if this is no member, give up what is another's, claim what is free."""
@@ -960,10 +1058,10 @@ class AsyncConsumer(AsyncReader):
         await membership.let_go()
         lost = self.assignment()
         if lost:
-            logger.warning("group %s: lost %s: %s", self._group_id, _listed(lost), membership.reason)
+            logger.warning("group %s: lost %s: %s", self._group_id, listed(lost), membership.reason)
             if self._auto_commit:
                 await self._commit_delivered(self._delivered())  # in case that nobody has claimed them yet
-            self._replace([])
+            self._replace([], lost=True)
             if self._listener is not None:
                 await self._tell(self._listener.on_partitions_lost, lost)
         if membership.fenced:
@@ -976,6 +1074,7 @@ class AsyncConsumer(AsyncReader):
                 " PgBouncer: set PGQ_DIRECT_DSN, or dsn=, to reach the server directly"
             )
         await membership.join(self._read_topics)
+        self._due.alone = False
         self._beat_at = self._progress_at = time.monotonic()
         self._start_worker()
 
@@ -988,7 +1087,7 @@ class AsyncConsumer(AsyncReader):
             await self._commit_delivered({tp: o for tp, o in delivered.items() if tp in partitions})
         if partitions and self._listener is not None and membership.member_id is not None:
             await self._tell(self._listener.on_partitions_revoked, set(partitions))
-        logger.info("group %s: gives up %s", self._group_id, _listed(partitions))
+        logger.info("group %s: gives up %s", self._group_id, listed(partitions))
         self._replace(state for state in self._assignment.all() if state.tp not in partitions)
 
     async def _take_over(self, membership: AsyncMembership, partitions: set[TopicPartition]) -> None:
@@ -998,24 +1097,27 @@ class AsyncConsumer(AsyncReader):
             return
         # nothing is awaited before they are assigned: what is claimed and not assigned would be claimed again
         for state, committed, added in claimed:
-            restart = self._restarts.pop(state.partition_id, None)
-            position = restart if committed is None else committed
-            state.added = added
+            kept = self._kept.pop(state.partition_id, _Kept(None, None, paused=False))
+            position = kept.restart if kept.committed == committed and kept.restart is not None else committed
+            state.paused = kept.paused
+            state.added = added or (self._newest_topic is not None and state.topic_id > self._newest_topic)
             if position is not None:
                 state.begin(position)
                 state.committed = committed
         self._replace([*self._assignment.all(), *(state for state, *_ in claimed)])
         new = {state.tp for state, *_ in claimed}
         waiting = len(self._missing(membership))
-        logger.info("group %s: reads %s, with %d others to come", self._group_id, _listed(new), waiting)
+        logger.info("group %s: reads %s, with %d others to come", self._group_id, listed(new), waiting)
         if self._listener is not None:
             await self._tell(self._listener.on_partitions_assigned, new)
 
     def _meet_deleted(self, state: PartitionState) -> None:
-        if self._manual or (self._membership is None and self._pattern is None):
+        if self._manual:
             super()._meet_deleted(state)
         logger.warning("group %s: %s-%d was deleted", self._group_id, *state.tp)
         self._replace(other for other in self._assignment.all() if other is not state)
+        if self._membership is not None:
+            self._membership.stale = True  # or it would claim the partitions of a topic made anew for the old ones
         self._retry_again()
 
     async def _beat(self, membership: AsyncMembership, every_s: float) -> None:
@@ -1037,10 +1139,17 @@ class AsyncConsumer(AsyncReader):
             self._failures.commit_by = max(self._failures.first_due(), time.monotonic() + _COMMIT_AGAIN_S)
 
     async def _commit_changed(self, changed: dict[TopicPartition, int]) -> None:
+        no_member = self._membership is not None and self._membership.member_id is None
         try:
             if changed:
                 await self.commit(changed)
             self._commit_failed = False
+        except errors.CommitFailedError as error:
+            if not no_member or len(changed) == 1:
+                logger.warning("group %s: automatic commit: %s", self._group_id, error)
+                return
+            for tp, offset in changed.items():  # without those that somebody else has claimed
+                await self._commit_changed({tp: offset})
         except errors.UnknownTopicError:
             for topic in {tp.topic for tp in changed}:  # without the one that was deleted
                 try:
@@ -1084,6 +1193,8 @@ class AsyncConsumer(AsyncReader):
                 self._attention = True
                 await membership.leave("nothing was polled for max_poll_interval_ms")
             if not self._subscribed:
+                if not self._polling:
+                    await self._follow_subscription()
                 return
             await self._beat(membership, _BEAT_S)
             if time.monotonic() >= self._due.at:
@@ -1115,6 +1226,7 @@ class AsyncConsumer(AsyncReader):
             logger.warning("group %s: while closing: %s", self._group_id, error)
         finally:
             self._closed = True
+            self._buffer.clear()
             if self._worker is not None:
                 await self._worker.join()
             await self._transactions.close()
@@ -1142,9 +1254,10 @@ class AsyncConsumer(AsyncReader):
         start = time.monotonic()
         deadline = start + timeout_s
         failures = 0
+        self._refuse_second_call()
         self._polls += 1
-        self._polling = True
         result: dict[TopicPartition, list[ConsumerRecord]] = {}
+        self._polling = True
         try:
             if self._auto_commit:
                 self._before = self._delivered()
@@ -1182,6 +1295,12 @@ class AsyncConsumer(AsyncReader):
         finally:
             self._polling = False
         return result
+
+    def _refuse_second_call(self) -> None:
+        if self._polling:
+            raise errors.IllegalStateError(
+                "this consumer is in a call that reads already: not in a listener, nor from several threads or tasks"
+            )
 
     def _is_enough(
         self, result: dict[TopicPartition, list[ConsumerRecord]], limit: int, deadline: float, start: float
@@ -1256,6 +1375,8 @@ class AsyncConsumer(AsyncReader):
         if membership is not None and membership.member_id != member_id:
             self._undo(before, found)  # others may read these partitions by now; this member is about to find out
             return
+        if not found and membership is None and self._subscribed and self._looked_at == float("-inf"):
+            await self._find_partitions()  # a topic was deleted: it was made anew, or this says so
         for tp, batch in found.items():
             result.setdefault(tp, []).extend(batch)
         if not found and not only and all(state.is_at_end for state in states):
@@ -1346,17 +1467,13 @@ class AsyncConsumer(AsyncReader):
 
 
 def _names(topics: Iterable[str]) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(topics))
+    names = list(topics)
     for name in names:
         if not isinstance(name, str):
             raise errors.InvalidTopicError(f"a topic's name is a string, not {name!r}")
-    return names
+    return tuple(dict.fromkeys(names))
 
 
 def _size(part: Any) -> int:
     """Return the bytes of a key or a value; of one that was deserialized, a guess."""
     return 0 if part is None else len(part) if isinstance(part, bytes | str) else 64
-
-
-def _listed(partitions: Iterable[TopicPartition]) -> str:
-    return ", ".join(f"{tp.topic}-{tp.partition}" for tp in sorted(partitions)) or "nothing"

@@ -142,6 +142,10 @@ class Failures:
         self.forget_from(tp, 0)
         self._sent.pop(tp, None)
 
+    def sent(self, tp: TopicPartition) -> int | None:
+        """Return how far offsets of a partition were stored on connections of the application."""
+        return self._sent.get(tp)
+
     def note_sent(self, tp: TopicPartition, offset: int) -> None:
         """Remember that an offset was stored on a connection of the application."""
         self._sent[tp] = max(offset, self._sent.get(tp, 0))

@@ -82,8 +82,11 @@ class AsyncMembership:
         self._session: Any = None
         self._left_over: int | None = None
         self._last_id: int | None = None
+        """As whom to join again: a member whose session was lost keeps its name, and so its partitions."""
         self._commits_as: int | None = None
-        """Whose claims `claims` are. A lost session's count until somebody else claims: the server knows."""
+        """Whose claims `claims` are. Lost ones count until somebody else claims: the server knows."""
+        self._joined = 0
+        """How often it has joined. An answer to an earlier membership is not this one's, though it has the same id."""
         self._changes = 0
         self._generation = 0
         self._names: set[str] = set()
@@ -109,6 +112,7 @@ class AsyncMembership:
             self.fenced = True
             raise
         member_id, self._generation, self.channel = rows[0]
+        self._joined += 1
         self._session, self.topics = session, told
         self._commits_as = self._last_id = self.member_id = member_id
         self.claims.clear()
@@ -116,13 +120,16 @@ class AsyncMembership:
         self.stale = True
         self.unsure = False
 
-    def lose(self, reason: str, *, with_session: bool = False) -> None:
+    def lose(self, reason: str, *, with_session: bool = False, commits_on: bool = False) -> None:
         """Be no member any more, without a word to the server yet."""
         if self.member_id is not None:
             self._left_over, self.member_id = self.member_id, None
             self.reason = reason
             if not with_session:
-                self._commits_as = None
+                if not commits_on:
+                    self._commits_as = None
+                if not self.static:
+                    self._last_id = None  # it leaves: a late word of that is not to be taken for the next one's
         if with_session:
             self._left_over = None  # its locks went with it
         self.stale = True
@@ -134,9 +141,13 @@ class AsyncMembership:
             await self._run(self._session, statements.LEAVE_GROUP, left_over)
             self._left_over = None
 
-    async def leave(self, reason: str) -> None:
-        """Be no member any more; the others take over at once."""
-        self.lose(reason)
+    async def leave(self, reason: str, *, commits_on: bool = False) -> None:
+        """Be no member any more; the others take over at once.
+
+        Args:
+            commits_on: whether to commit, as after a lost session, for what nobody has claimed since.
+        """
+        self.lose(reason, commits_on=commits_on)
         await self.let_go()
 
     async def beat(self) -> None:
@@ -145,9 +156,9 @@ class AsyncMembership:
         if member_id is None:
             return
         thoroughly = time.monotonic() - self._stuck_at > _STUCK_EVERY_S
-        changes, held = self._changes, len(self.claims)
+        joined, changes, held = self._joined, self._changes, len(self.claims)
         _, rows = await self._run(self._session, statements.HEARTBEAT, member_id, thoroughly)
-        if self.member_id != member_id:
+        if self.member_id is None or self._joined != joined:
             return
         generation, claims, self.next_due_ms = rows[0]
         if generation is None:
@@ -169,9 +180,9 @@ class AsyncMembership:
 
     async def work_out(self) -> None:
         """See who is in the group, and which partitions should be this member's."""
-        member_id = self.member_id
+        member_id, joined = self.member_id, self._joined
         _, rows = await self._run(self._session, statements.GROUP_ASSIGNMENT, member_id)
-        if self.member_id != member_id:
+        if self.member_id is None or self._joined != joined:
             return
         generation, strategy, members, topics = rows[0]
         if generation is None:
@@ -231,7 +242,8 @@ class AsyncMembership:
             why = f": {self.reason}" if self._commits_as is None else ""
             raise errors.CommitFailedError(
                 f"not committed: {names} is not this member's of group {self._group_id!r} any more{why}. Go on polling:"
-                " whoever has it reads on from the offset committed before"
+                " whoever has it reads on from the offset committed before",
+                lost,
             )
         return (*arguments(self._group_id, offsets), self._commits_as, [self.claims[tp].epoch for tp in offsets])
 

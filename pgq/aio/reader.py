@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from pgq import errors
-from pgq.aio.client import AsyncClient
+from pgq.aio.client import READ_COMMITTED, AsyncClient
 from pgq.core import records, statements
 from pgq.core.durations import duration_ms
 from pgq.core.positions import REREADS, Assignment, PartitionState, Segment
@@ -21,20 +21,22 @@ logger = logging.getLogger("pgq")
 
 _ASK_EVERY_S = 0.1
 """How long a full window is taken for a sign that more is there, without a look at log start and log end."""
-READ_COMMITTED = "set default_transaction_isolation = 'read committed'"
-"""Whatever the database's default is."""
 _REPLICAS_TIMEOUT_MS = 200
 """How long one poll waits for standbys to have what was read; then the next one reads it again."""
 AWAY = (errors.BrokerNotAvailableError, errors.RequestTimedOutError, errors.NotLeaderError, errors.DatabaseError)
 """Errors that may pass when the server is there again."""
 _RESETS = ("earliest", "latest", "none")
 _BY_DURATION = "by_duration:"
+_MOST_BACK_MS = 100 * 366 * 86_400_000
 
 
 def _reset_policy(text: str) -> str | int:
     """Return the policy; of one by duration, how many milliseconds to go back."""
     if isinstance(text, str) and text.startswith(_BY_DURATION):
-        return duration_ms(text.removeprefix(_BY_DURATION))
+        back_ms = duration_ms(text.removeprefix(_BY_DURATION))
+        if back_ms > _MOST_BACK_MS:
+            raise errors.InvalidRequestError(f"auto_offset_reset {text!r} goes back more than 100 years")
+        return back_ms
     if text not in _RESETS:
         raise errors.InvalidRequestError(
             f"auto_offset_reset must be one of {_RESETS} or by_duration:PnDTnHnMnS, not {text!r}"
@@ -47,6 +49,23 @@ def check_at_least(least: int, **options: float) -> None:
     for name, given in options.items():
         if not isinstance(given, int | float) or isinstance(given, bool) or not given >= least:
             raise errors.InvalidRequestError(f"{name} must be {least:,} or more, not {given!r}")
+
+
+def check_counts(least: int, **options: int) -> None:
+    """Refuse options that are smaller, or no whole numbers."""
+    for name, given in options.items():
+        if not isinstance(given, int) or isinstance(given, bool) or given < least:
+            raise errors.InvalidRequestError(f"{name} must be a whole number, {least:,} or more, not {given!r}")
+
+
+def is_offset(given: object) -> bool:
+    """Whether it is a number that an offset can be."""
+    return isinstance(given, int) and not isinstance(given, bool) and 0 <= given < 2**63
+
+
+def listed(partitions: Iterable[TopicPartition]) -> str:
+    """Return their names for a sentence."""
+    return ", ".join(f"{topic}-{partition}" for topic, partition in sorted(partitions)) or "nothing"
 
 
 class _Lost(NamedTuple):
@@ -83,9 +102,9 @@ class AsyncReader(AsyncClient):
         super().__init__(dsn)
         self._group_id = group_id
         self._reset_policy = _reset_policy(auto_offset_reset)
-        check_at_least(
+        check_at_least(1, request_timeout_ms=request_timeout_ms)
+        check_counts(
             1,
-            request_timeout_ms=request_timeout_ms,
             fetch_max_bytes=fetch_max_bytes,
             max_partition_fetch_bytes=max_partition_fetch_bytes,
             max_decompressed_bytes=max_decompressed_bytes,
@@ -102,6 +121,8 @@ class AsyncReader(AsyncClient):
         self._retry_topics: frozenset[str] = frozenset()
         """Those of the group: they are read from their beginning where nothing is committed, whatever the policy."""
         self._asked_at = 0.0
+        self._out_of_range: dict[TopicPartition, errors.OffsetOutOfRangeError] = {}
+        """Partitions to seek in, which the application has not been told of: others had records."""
         self._leader_epoch: int | None = None
         self._mutex = Mutex()
 
@@ -269,7 +290,9 @@ class AsyncReader(AsyncClient):
             await self._reset(
                 others,
                 errors.NoOffsetForPartitionError(
-                    f"no committed offset for {others[0].tp}, and auto_offset_reset is 'none': seek, or choose a policy"
+                    f"no committed offset for {listed(s.tp for s in others)}, and auto_offset_reset is 'none': seek, or"
+                    " choose a policy",
+                    (s.tp for s in others),
                 ),
             )
         return by_policy
@@ -301,7 +324,12 @@ class AsyncReader(AsyncClient):
     async def _read_all(
         self, result: dict[TopicPartition, list[ConsumerRecord]], states: list[PartitionState], limit: int
     ) -> None:
-        """Read on where there is more, until there are `limit` records or enough bytes."""
+        """Read on where there is more, until there are `limit` records or enough bytes.
+
+        Raises:
+            OffsetOutOfRangeError: of some partitions, when the others have nothing, or had it at the last call.
+        """
+        self._raise_out_of_range(states)
         now = time.monotonic()
         if now - self._asked_at > _ASK_EVERY_S:
             for state in states:
@@ -333,6 +361,23 @@ class AsyncReader(AsyncClient):
             if state not in held_back:
                 self._deliver(result, state, rows)
                 state.more = is_full or state.position == state.segment.end_offset
+        if not result:
+            self._raise_out_of_range(states)
+
+    async def _reset_or_note(self, state: PartitionState, error: errors.OffsetOutOfRangeError) -> None:
+        """Move a partition, or have it said when the others have been read."""
+        try:
+            await self._reset([state], error)
+        except errors.OffsetOutOfRangeError:
+            self._out_of_range[state.tp] = error
+
+    def _raise_out_of_range(self, states: list[PartitionState]) -> None:
+        """Say of which partitions the position is out of range, each time that it was found."""
+        noted, self._out_of_range = self._out_of_range, {}
+        found = [noted[state.tp] for state in states if state.tp in noted]
+        if found:
+            # of several, the first sentence and all names
+            raise errors.OffsetOutOfRangeError(str(found[0]), (tp for error in found for tp in error.partitions))
 
     async def _look(self, states: list[PartitionState]) -> dict[TopicPartition, int]:
         """Return the log ends of some partitions; give new positions to those that are out of range."""
@@ -344,22 +389,31 @@ class AsyncReader(AsyncClient):
                 continue
             log_ends[state.tp] = state.log_end = log_end
             if state.truncated:
-                await self._reset(
-                    [state],
-                    errors.OffsetOutOfRangeError(
-                        f"{state.tp} has lost records that were delivered, before position {state.position}, in a"
-                        f" failover: leader epoch {self._leader_epoch} does not have them. Seek to another offset"
-                    ),
+                why = (
+                    f"{state.tp} has lost records that were delivered, before position {state.position}, in a"
+                    f" failover: leader epoch {self._leader_epoch} does not have them. Seek to another offset"
                 )
-            elif state.position is None or not log_start <= state.position <= log_end:
-                await self._reset(
-                    [state],
-                    errors.OffsetOutOfRangeError(
-                        f"position {state.position} of {state.tp} is out of range {log_start} to {log_end}:"
-                        " seek to another offset"
-                    ),
+            elif await self._is_out_of_range(state, log_start, log_end):
+                why = (
+                    f"position {state.position} of {state.tp} is out of range {log_start} to {log_end}:"
+                    " seek to another offset"
                 )
+            else:
+                continue
+            await self._reset_or_note(state, errors.OffsetOutOfRangeError(why, [state.tp]))
+            if state.tp in self._out_of_range:
+                log_ends[state.tp] = 0  # nothing to read there
         return log_ends
+
+    async def _is_out_of_range(self, state: PartitionState, log_start: int, log_end: int) -> bool:
+        """Say whether a position is beyond the end, or records from it on were deleted."""
+        if state.position is None or state.position > log_end:
+            return True
+        if state.position >= log_start:
+            return False
+        # the log start may have passed over offsets that no record ever had
+        rows = await self._fetch(statements.LEAST_POSITION, state.partition_id, log_start)
+        return bool(state.position < rows[0][0])
 
     def _meet_deleted(self, state: PartitionState) -> None:
         """Say that a partition that is read is no more."""
@@ -371,7 +425,7 @@ class AsyncReader(AsyncClient):
         try:
             rows = await self._read_visible(state, limit)
         except errors.OffsetOutOfRangeError as error:
-            await self._reset([state], error)
+            await self._reset_or_note(state, errors.OffsetOutOfRangeError(str(error), [state.tp]))
             return []
         if not rows:
             state.more = state.position == state.segment.end_offset

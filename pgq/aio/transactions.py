@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pgq import errors
-from pgq.aio.reader import READ_COMMITTED
+from pgq.aio.client import READ_COMMITTED
 from pgq.drivers import asyncpg as driver
 from pgq.drivers.dsn import direct_dsn
 from pgq.drivers.sqlstate import translating

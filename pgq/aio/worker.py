@@ -8,6 +8,7 @@ of the same key wait in `_waiting`. What is below the first record of a partitio
 from __future__ import annotations
 
 import heapq
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from pgq import errors
 from pgq.aio.failures import MOST_FAILURES
 from pgq.aio.reader import AWAY
-from pgq.core.retries import Reject, RetryLater, RetryPolicy, error_text
+from pgq.core.positions import PartitionState
+from pgq.core.retries import Reject, RetryLater, RetryPolicy, error_text, one_line
 from pgq.drivers.signals import stopping
 from pgq.drivers.tasks import (
     Event,
@@ -47,22 +49,26 @@ _BREATH_S = 0.01
 """For how long a lane goes on without letting others run."""
 _STORE_AGAIN_S = 1.0
 """How often that is tried where it fails."""
+_MOST_LOST = 1_000
+"""Of how many partitions that were lost it is kept what was made of their records."""
 
 
 class _Track:
     """One partition, for as long as it is read."""
 
-    __slots__ = ("attempts", "dead", "given_up_at", "held", "high", "pending", "running", "tp")
+    __slots__ = ("attempts", "dead", "given_up_at", "held", "high", "pending", "running", "state", "tp")
 
-    def __init__(self, tp: TopicPartition) -> None:
-        self.tp = tp
+    def __init__(self, state: PartitionState) -> None:
+        self.state = state
+        self.tp = state.tp
         self.pending: dict[int, None] = {}
         """The offsets that are not done, in order."""
         self.high = -1
         """The highest offset that has begun."""
-        self.running = 0
+        self.running: dict[int, _Item] = {}
+        """What handlers are at, by offset."""
         self.attempts: dict[int, int] = {}
-        """Records that block the partition -> how often they were tried in place."""
+        """Records that block the partition -> how often they were processed in vain."""
         self.held: deque[_Item] = deque()
         """Records that wait for those."""
         self.given_up_at = 0.0
@@ -82,6 +88,39 @@ class _Malformed:
 
 _Item = tuple[_Track, ConsumerRecord, Any]
 """A record, and which key it holds; None where no order has to be kept."""
+
+
+class _Unstored:
+    """What was made of a record of a partition that was lost, and could not be stored. It counts for when the record
+    is read again.
+    """
+
+    __slots__ = ("again", "attempts", "done", "due_at", "error", "running")
+
+    def __init__(
+        self, attempts: int, *, error: str | None = None, due_at: float = 0.0, running: _Item | None = None
+    ) -> None:
+        self.attempts = attempts
+        """How often it was processed in vain."""
+        self.error = error
+        self.due_at = due_at
+        """When it was to be tried again in place."""
+        self.running = running
+        """The record, as long as a handler is still at it."""
+        self.again: _Item | None = None
+        """The record, read again meanwhile: what becomes of the one counts for the other."""
+        self.done = False
+
+
+class _Lost:
+    """A partition that was lost, or given up, and what could not be stored of it."""
+
+    __slots__ = ("committed", "leader_epoch", "records")
+
+    def __init__(self, committed: int, leader_epoch: int | None) -> None:
+        self.committed = committed
+        self.leader_epoch = leader_epoch
+        self.records: dict[int, _Unstored] = {}
 
 
 class AsyncRunner:
@@ -106,6 +145,8 @@ class AsyncRunner:
         self._waiting: dict[Any, deque[_Item]] = {}
         """Keys that are held -> further records of them."""
         self._waiting_count = 0
+        self._lost: dict[int, _Lost] = {}
+        """By partition_id."""
         self._later: list[tuple[float, int, _Item]] = []
         """A heap of records that are to be tried again in place: when."""
         self._serial = 0
@@ -176,9 +217,10 @@ class AsyncRunner:
         """Take no more interest in the records of these partitions."""
         with self._lock:
             gone = {self._tracks.pop(tp) for tp in partitions if tp in self._tracks}
+            self._drop(gone)
             for track in gone:
                 track.dead = True
-            self._drop(gone)
+                self._keep_unstored(track)
 
     def finished(self, surplus: set[TopicPartition]) -> set[TopicPartition]:
         """Return which of these can be given up: no handler is at a record of theirs, or one is for too long.
@@ -194,10 +236,12 @@ class AsyncRunner:
             ]
             firsts = {track.tp: next(iter(track.pending), None) for track in stay}
         for tp, first in firsts.items():  # they are not given up after all
-            if first is None:
-                self.forget([tp])
-            elif tp in self._consumer._assignment:
+            self.forget([tp])
+            if first is not None and tp in self._consumer._assignment:
+                state = self._consumer._assignment[tp]
+                restart = state.restart
                 self._consumer._move(tp, first)
+                state.restart = restart  # what is done before it is not committed yet: nobody has sought to it
         return surplus - self._busy(surplus)
 
     async def finish(self, partitions: set[TopicPartition]) -> None:
@@ -225,6 +269,8 @@ class AsyncRunner:
         busy = {track.tp for track in self._tracks.values() if track.running}
         busy.update(item[0].tp for item in self._ready)
         busy.update(item[0].tp for behind in self._waiting.values() for item in behind)
+        unstored = [record for lost in self._lost.values() for record in lost.records.values()]
+        busy.update(record.again[0].tp for record in unstored if record.again is not None)
         return busy
 
     def _break(self, error: Exception) -> _Malformed:
@@ -296,16 +342,128 @@ class AsyncRunner:
             for tp, batch in batches.items():
                 track = self._tracks.get(tp)
                 if track is None:
-                    track = self._tracks[tp] = _Track(tp)
+                    track = self._tracks[tp] = _Track(self._consumer._assignment[tp])
+                    self._compare_lost(track, batch[0].offset)
                 track.pending.update(dict.fromkeys([record.offset for record in batch]))
                 if track.given_up_at or self._ending or self._consumer._stopping:
                     continue  # they stay undone
+                if self._lost:
+                    batch = [record for record in batch if not self._has_end(track, record)]
                 if self._concurrency == 1:
                     self._ready.extend([(track, record, None) for record in batch])
                 else:
                     for record in batch:
                         self._queue((track, record, _order(record)))
             self._wake.set()
+
+    def _compare_lost(self, track: _Track, first: int) -> None:
+        """Drop what was kept of a partition that is read again from an offset on, as far as it is about other records:
+        the group's offsets were set back meanwhile, or a failover has lost the end of the log.
+        """
+        lost = self._lost.get(track.state.partition_id)
+        if lost is None:
+            return
+        if first < lost.committed or lost.leader_epoch != self._consumer._leader_epoch:
+            lost.records.clear()
+        lost.records = {offset: unstored for offset, unstored in lost.records.items() if offset >= first}
+        if not lost.records:
+            del self._lost[track.state.partition_id]
+
+    def _has_end(self, track: _Track, record: ConsumerRecord) -> bool:
+        """Whether a record that is read again needs no handler of its own: what an earlier one has made, or makes, of
+        it counts.
+        """
+        unstored = self._unstored(track, record.offset)
+        if unstored is None:
+            return False
+        if unstored.running is not None:
+            unstored.again = (track, record, unstored.running[2])
+            track.high = max(track.high, record.offset)
+            return True
+        policy = self._retry
+        spent = policy is not None and unstored.attempts >= policy.max_attempts
+        if not unstored.done and not spent:
+            return self._blocks_again(track, record, unstored)
+        if not unstored.done:
+            self._consumer._note_failure(record, None, unstored.error, unstored.attempts)
+            logger.warning(
+                "group %s: offset %d of %s-%d, read again after %d attempts: dead letter",
+                self._consumer._group_id,
+                record.offset,
+                record.topic,
+                record.partition,
+                unstored.attempts,
+            )
+        track.pending.pop(record.offset, None)
+        self._forget_unstored(track, record.offset)
+        return True
+
+    def _blocks_again(self, track: _Track, record: ConsumerRecord, unstored: _Unstored) -> bool:
+        """Let a record that is read again wait as it did before, in place; not if others have to be done first."""
+        if unstored.due_at <= time.monotonic() or next(iter(track.pending)) != record.offset:
+            return False
+        order = None if self._concurrency == 1 else _order(record)
+        if order is not None:
+            if order in self._waiting:
+                return False
+            self._waiting[order] = deque()
+        track.high = max(track.high, record.offset)
+        track.attempts[record.offset] = unstored.attempts
+        self._serial += 1
+        heapq.heappush(self._later, (unstored.due_at, self._serial, (track, record, order)))
+        return True
+
+    def _keep_unstored(self, track: _Track) -> None:
+        """Keep what was made of records of a partition that is lost: what is noted on them is about to be dropped."""
+        running = {o: _Unstored(self._made(track, item[1]), running=item) for o, item in track.running.items()}
+        for _, offset, noted in self._consumer._failures.before({track.tp: 2**63}):
+            self._keep(track, offset, _Unstored(noted.attempt, error=noted.error))
+        for offset, unstored in running.items():
+            self._keep(track, offset, unstored)
+        lost = self._lost.get(track.state.partition_id)
+        if lost is not None:
+            lost.committed = max(lost.committed, track.state.committed or 0)
+            for unstored in lost.records.values():
+                if unstored.again is not None and unstored.again[0] is track:
+                    unstored.again = None
+
+    def _keep(self, track: _Track, offset: int, unstored: _Unstored) -> None:
+        partition_id = track.state.partition_id
+        lost = self._lost.get(partition_id)
+        if lost is None:
+            lost = self._lost[partition_id] = _Lost(track.state.committed or 0, self._consumer._leader_epoch)
+            if len(self._lost) > _MOST_LOST:
+                del self._lost[next(iter(self._lost))]
+        lost.records[offset] = unstored
+
+    def _unstored(self, track: _Track, offset: int) -> _Unstored | None:
+        lost = self._lost.get(track.state.partition_id)
+        return None if lost is None else lost.records.get(offset)
+
+    def _forget_unstored(self, track: _Track, offset: int) -> None:
+        lost = self._lost.get(track.state.partition_id)
+        if lost is not None and lost.records.pop(offset, None) is not None and not lost.records:
+            del self._lost[track.state.partition_id]
+
+    def _made(self, track: _Track, record: ConsumerRecord) -> int:
+        """Return how often a record was processed in vain before."""
+        if (here := track.attempts.get(record.offset)) is not None:
+            return here
+        unstored = self._unstored(track, record.offset)
+        return max(self._consumer._attempts_made(record), 0 if unstored is None else unstored.attempts)
+
+    def _counts_for(self, item: _Item) -> _Item:
+        """Return the record for which counts what a handler has made of one: the same, read again, where its partition
+        was lost meanwhile and this member has it again.
+        """
+        track, offset = item[0], item[1].offset
+        if track.dead:
+            unstored = self._unstored(track, offset)
+            if unstored is not None and unstored.running is item:
+                unstored.running = None
+                if unstored.again is not None:
+                    item, unstored.again = unstored.again, None
+        return item
 
     def _queue(self, item: _Item) -> None:
         order = item[2]
@@ -334,8 +492,11 @@ class AsyncRunner:
         if not gone:
             return
         spared = {track for track in gone if behind and not track.attempts}
+        due = {(item[0].tp, item[1].offset): due_at for due_at, _, item in self._later}
         self._remove(gone, lambda item: item[0] not in spared or item[1].offset > item[0].high)
         for track in gone:
+            for offset, made in track.attempts.items():
+                self._keep(track, offset, _Unstored(made, due_at=due.get((track.tp, offset), 0.0)))
             track.attempts.clear()
 
     def _remove(self, tracks: Collection[_Track], goes: Callable[[_Item], bool]) -> None:
@@ -390,7 +551,10 @@ class AsyncRunner:
         return self._running > 0 and time.monotonic() - self._moved_at > self._consumer._max_poll_interval_s
 
     async def _sit_out(self) -> None:
-        """Leave the group, since no handler comes to an end; wait until one does."""
+        """Leave the group, since no handler comes to an end; wait until one does.
+
+        What it has done then is committed before the member joins again, if nobody has claimed the partition meanwhile.
+        """
         before = self._moved_at
         await self._leave()
         while self._moved_at == before and not self._consumer._stopping:
@@ -410,9 +574,13 @@ class AsyncRunner:
         if membership is not None and membership.member_id is not None:
             reason = "no record was begun or done for max_poll_interval_ms"
             logger.warning("group %s: left, since %s", consumer._group_id, reason)
+            now = time.monotonic()
             with self._lock:
                 self._drop(list(self._tracks.values()))  # they are others' now
-            await membership.leave(reason)
+                for track in self._tracks.values():
+                    track.given_up_at = track.given_up_at or now
+            await consumer._commit_delivered(consumer._delivered())
+            await membership.leave(reason, commits_on=True)
             if consumer._parking.parked:
                 await consumer._parking.unpark_quietly()
 
@@ -461,13 +629,13 @@ class AsyncRunner:
                 except BaseException as caught:
                     if not is_failure(caught):
                         with self._lock:
-                            self._over(item[0], time.monotonic() - started)
+                            self._over(item, time.monotonic() - started)
                         raise
                     error = caught
                 else:
                     if wrong is not None:
                         with self._lock:
-                            self._over(item[0], time.monotonic() - started)
+                            self._over(item, time.monotonic() - started)
                         raise errors.InvalidRequestError(wrong)
                 now = time.monotonic()
                 if error is None:
@@ -514,21 +682,25 @@ class AsyncRunner:
         track, offset = item[0], item[1].offset
         if offset > track.high:
             track.high = offset
-        track.running += 1
+        track.running[offset] = item
         self._running += 1
         self._moved_at = time.monotonic()
 
     def _settle(self, item: _Item, seconds: float) -> None:
         """Take note that a record is done."""
-        track, record, order = item
         counts = self._consumer._counts
         with self._lock:
-            self._over(track, seconds)
+            self._over(item, seconds)
             counts["records_processed_total"] += 1
+            track, record, order = self._counts_for(item)
             if track.attempts:
                 self._unblock(track, record.offset)
             if not track.dead:
                 track.pending.pop(record.offset, None)
+                if self._lost:
+                    self._forget_unstored(track, record.offset)
+            elif (unstored := self._unstored(track, record.offset)) is not None:
+                unstored.done = True
             if order is not None:
                 self._go_on(order)
             if self._has_room():
@@ -536,31 +708,39 @@ class AsyncRunner:
 
     def _settle_failed(self, item: _Item, seconds: float, error: BaseException) -> None:
         """Take note that a record has failed, and say what becomes of it."""
-        track, record, order = item
         consumer, policy = self._consumer, self._retry
         text = error_text(error)  # the application's code
-        made = consumer._attempts_made(record) + track.attempts.get(record.offset, 0) + 1
-        dead = policy is not None and (isinstance(error, Reject) or made >= policy.max_attempts)
-        wait_s = 0.0
-        if policy is not None and not dead:
-            wait_s = error.seconds if isinstance(error, RetryLater) else policy.delay_s(made, random())
         with self._lock:
-            self._over(track, seconds)
+            self._over(item, seconds)
+            item = self._counts_for(item)
+            track, record, order = item
+            made = self._made(track, record) + 1
+            dead = policy is not None and (isinstance(error, Reject) or made >= policy.max_attempts)
             consumer._counts["records_failed_total"] += 1
             self._moved.set()
-            blocks = False
+            blocks, wait_s = False, 0.0
+            if policy is not None and not dead:
+                wait_s = error.seconds if isinstance(error, RetryLater) else policy.delay_s(made, random())
             if policy is None:
                 self._failure, self._ending = self._failure or error, True
-            elif not track.dead:
-                if policy.blocking and not dead:
-                    blocks = not track.given_up_at  # else it is another member's to try again
-                    if blocks:
-                        self._block(item, wait_s)
-                    else:
-                        self._drop([track])  # nothing may overtake it
+                outcome = "ends"
+            elif track.dead or (policy.blocking and not dead and track.given_up_at):
+                # another member's to try again, or this one's when it reads it again
+                outcome = "again when it is read again"
+                if not track.dead:
+                    self._drop([track])  # nothing may overtake it
+                self._count(track, record.offset, made, text, wait_s if policy.blocking else 0.0)
+            else:
+                outcome = "dead letter" if dead else f"again in {wait_s:.3g} s"
+                blocks = policy.blocking and not dead
+                if blocks:
+                    self._block(item, wait_s, made)
                 else:
                     consumer._note_failure(record, None if dead else wait_s * 1000, text, made)
                     track.pending.pop(record.offset, None)
+                    self._forget_unstored(track, record.offset)
+                    if consumer._membership is not None and consumer._membership.member_id is None:
+                        outcome += ", if nobody else has its partition by now"
             if not blocks:
                 self._unblock(track, record.offset)
                 if order is not None:
@@ -572,12 +752,25 @@ class AsyncRunner:
             record.topic,
             record.partition,
             made,
-            text,
-            "ends" if policy is None else "dead letter" if dead else f"again in {wait_s:.3g} s",
+            one_line(text),
+            outcome,
+            exc_info=error if dead or logger.isEnabledFor(logging.DEBUG) else None,
         )
 
-    def _over(self, track: _Track, seconds: float) -> None:
-        track.running -= 1
+    def _count(self, track: _Track, offset: int, made: int, error: str | None, wait_s: float) -> None:
+        """Count an attempt in vain for when the record is read again."""
+        unstored = self._unstored(track, offset)
+        if unstored is None and track.dead:
+            return  # it is about another record by now, or was dropped for others
+        if unstored is None:
+            unstored = _Unstored(made)
+            self._keep(track, offset, unstored)
+        unstored.attempts, unstored.error = max(made, unstored.attempts), error
+        unstored.due_at = time.monotonic() + wait_s
+
+    def _over(self, item: _Item, seconds: float) -> None:
+        track = item[0]
+        track.running.pop(item[1].offset, None)
         self._running -= 1
         self._moved_at = time.monotonic()
         counts = self._consumer._counts
@@ -592,10 +785,10 @@ class AsyncRunner:
         if self._ready:
             self._wake.set()
 
-    def _block(self, item: _Item, wait_s: float) -> None:
+    def _block(self, item: _Item, wait_s: float, made: int) -> None:
         """Try a record again in place; its partition waits for it."""
         track, record, _ = item
-        track.attempts[record.offset] = track.attempts.get(record.offset, 0) + 1
+        track.attempts[record.offset] = made
         self._consumer._counts["records_retried_total"] += 1
         self._serial += 1
         heapq.heappush(self._later, (time.monotonic() + wait_s, self._serial, item))

@@ -53,6 +53,10 @@ _SETTLED_SHOWN = ("dead_letter_topic", "partition", "offset", "failed_at", "last
 _SUMMARY_COLUMNS = ("topic", "group", "dead_letter_topic", "retry_topic", "records")
 
 _NOW = "select clock_timestamp()"
+_WITHOUT_MEMBERS = (
+    "select g from unnest($1::text[]) g"
+    " where not exists (select from pgq.group_status s where s.group_id = g and s.members > 0) order by g"
+)
 _RECORD = (
     'select "offset", (date_part(\'epoch\', "timestamp") * 1000)::int8, key, value, header_keys, header_values, codec'
     " from pgq.fetch($1::text, $2::int4, $3::int8, 1)"
@@ -152,7 +156,7 @@ def redrive(
     since: Since = None,
     until: Until = None,
     limit: Limit = None,
-    batch: Batch = 100,
+    batch: Batch = 1_000,
     execute: Execute = False,
     output: Output = Format.TABLE,
     dsn: Dsn = None,
@@ -166,11 +170,20 @@ def redrive(
     filters = _filters(dsn, topic, group, error, since, until)
     with Admin(dsn) as admin:
         if execute:
-            count = _execute(admin.redrive_dead_letters, filters, limit, batch, _SUMMARY_COLUMNS, output)
-            typer.echo(f"sent back {count_text(count, 'dead letter')}", err=True)
+            counts = _execute(admin.redrive_dead_letters, filters, limit, batch, _SUMMARY_COLUMNS, output)
+            typer.echo(f"sent back {count_text(counts.total(), 'dead letter')}", err=True)
+            groups = {group_id for _, group_id, *_ in counts}
         else:
             found = admin.redrive_dead_letters(**filters, most=limit or _MOST)
             _print_plan(found, _SETTLED_COLUMNS, _SETTLED_SHOWN, output)
+            groups = {row.group_id for row in found}
+    for (group_id,) in fetch(dsn, _WITHOUT_MEMBERS, sorted(groups)) if groups else ():
+        typer.secho(
+            f"Group {group_id} has no living member: start one soon. Retention deletes from a retry topic what nobody"
+            " has read in time.",
+            fg=typer.colors.YELLOW,
+            err=True,
+        )
 
 
 @app.command()
@@ -181,7 +194,7 @@ def purge(
     since: Since = None,
     until: Until = None,
     limit: Limit = None,
-    batch: Batch = 100,
+    batch: Batch = 1_000,
     execute: Execute = False,
     output: Output = Format.TABLE,
     dsn: Dsn = None,
@@ -193,8 +206,8 @@ def purge(
     with Admin(dsn) as admin:
         if execute:
             columns = tuple(name for name in _SUMMARY_COLUMNS if name != "retry_topic")
-            count = _execute(admin.purge_dead_letters, filters, limit, batch, columns, output)
-            typer.echo(f"purged {count_text(count, 'dead letter')}", err=True)
+            counts = _execute(admin.purge_dead_letters, filters, limit, batch, columns, output)
+            typer.echo(f"purged {count_text(counts.total(), 'dead letter')}", err=True)
         else:
             found = admin.purge_dead_letters(**filters, most=limit or _MOST)
             _print_plan(found, _SETTLED_COLUMNS[:-1], _SETTLED_SHOWN[:-1], output)
@@ -222,9 +235,9 @@ def _execute(
     batch: int,
     columns: tuple[str, ...],
     output: Format,
-) -> int:
-    """Settle batch after batch, print how many of which topics, also if that is interrupted, and return how many."""
-    counts: Counter[tuple[str | None, ...]] = Counter()
+) -> Counter[tuple[str, str, str, str | None]]:
+    """Settle batch after batch; print how many of which topics, also if that is interrupted, and return it."""
+    counts: Counter[tuple[str, str, str, str | None]] = Counter()
     left = _MOST if limit is None else limit
     ended = False
     try:
@@ -236,7 +249,7 @@ def _execute(
         if ended or counts:
             rows = [dict(zip(_SUMMARY_COLUMNS, (*what, count), strict=True)) for what, count in sorted(counts.items())]
             print_rows([{name: row[name] for name in columns} for row in rows], columns, output)
-    return counts.total()
+    return counts
 
 
 def _print_plan(

@@ -25,6 +25,8 @@ def maintain(
 ) -> None:
     """Do once what `pgq serve` does again and again: for cron. Exits with 1 if a job failed.
 
+    Goes on until nothing is left that can be done now; what others hold is left after some seconds.
+
     Does nothing of a job that another instance leads, and exits with 0.
     """
     from pgq.service.maintenance import Maintenance

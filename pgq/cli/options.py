@@ -65,9 +65,9 @@ GroupIds = Annotated[
 
 def fetch(dsn: str | None, statement: str, *args: Any) -> list[Any]:
     """Return the rows of one statement, on a connection of its own."""
-    from pgq.sync.client import connect
+    from pgq.sync.client import READ_COMMITTED, connect
 
-    connection = connect(dsn)
+    connection = connect(dsn, READ_COMMITTED)
     try:
         rows: list[Any] = connection.fetch(statement, *args)
     finally:

@@ -15,13 +15,25 @@ from pgq.types import TopicPartition
 
 app = typer.Typer(no_args_is_help=True, help="Create, list, describe, alter, trim and delete topics.")
 
-_LIST = "select topic, topic_id, state, partitions, records, segments, skew::float8, created_at, config::text{}"
-_FROM = " from pgq.topic_status order by topic"
-_COLUMNS = ("topic", "topic_id", "state", "partitions", "records", "segments", "skew", "created_at", "config")
-_TOPIC = (
-    "select topic, topic_id, state, partitions, records, segments, skew::float8, created_at, config::text, bytes"
-    " from pgq.topic_status where topic = $1::text"
+_FIELDS = (
+    "select topic, topic_id, state, partitions, t.records, coalesce(d.records, 0)::int8, segments, skew::float8,"
+    " created_at, config::text"
 )
+_FROM = " from pgq.topic_status t left join pgq._delayed_counts() d using (topic_id)"
+_LIST = _FIELDS + "{}" + _FROM + " order by topic"
+_COLUMNS = (
+    "topic",
+    "topic_id",
+    "state",
+    "partitions",
+    "records",
+    "delayed",
+    "segments",
+    "skew",
+    "created_at",
+    "config",
+)
+_TOPIC = _FIELDS + ", bytes" + _FROM + " where topic = $1::text"
 _PARTITIONS = (
     "select partition, log_start_offset, high_watermark, log_end_offset, records, bytes, segments, producers,"
     " producer_pid, producer_application, extract(epoch from producer_age)::float8, producer_prepared"
@@ -88,19 +100,19 @@ def list_topics(
     dsn: Dsn = None,
 ) -> None:
     """List all topics, those in creation and deletion too."""
-    rows = [_topic_row(row) for row in fetch(dsn, _LIST.format(", bytes" if sizes else "") + _FROM)]
-    shown = ["topic", "state", "partitions", "records", "skew", "created_at"]
+    rows = [_topic_row(row) for row in fetch(dsn, _LIST.format(", bytes" if sizes else ""))]
+    shown = ["topic", "state", "partitions", "records", "delayed", "skew", "created_at"]
     if sizes:
-        shown.insert(4, "bytes")
+        shown.insert(5, "bytes")
     print_rows(rows, shown, output)
 
 
 @app.command()
 def describe(name: TopicName, output: Output = Format.TABLE, dsn: Dsn = None) -> None:
     """Show a topic, its configuration and its partitions."""
-    from pgq.sync.client import connect
+    from pgq.sync.client import READ_COMMITTED, connect
 
-    connection = connect(dsn)
+    connection = connect(dsn, READ_COMMITTED)
     try:
         found = connection.fetch(_TOPIC, name)
         if not found:
@@ -163,8 +175,10 @@ def delete(
         if not sys.stdin.isatty():
             raise typer.BadParameter("nobody can be asked here: add --yes", param_hint="--yes")
         row = _topic_row(found[0])
-        what = f"{count_text(row['partitions'], 'partition')} and {count_text(row['records'], 'record')}"
-        typer.confirm(f"Delete topic {name} with {what}?", abort=True, err=True)
+        what = [count_text(row["partitions"], "partition"), count_text(row["records"], "record")]
+        if row["delayed"]:
+            what.append(count_text(row["delayed"], "delayed record"))
+        typer.confirm(f"Delete topic {name} with {', '.join(what[:-1])} and {what[-1]}?", abort=True, err=True)
     with Admin(dsn) as admin, progress_bar(f"deleting {name}", "steps") as progress:
         admin.delete_topic(name, progress=progress)
     typer.echo(f"deleted topic {name}")

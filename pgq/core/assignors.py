@@ -35,7 +35,7 @@ def assign(strategy: str, members: Subscriptions, topics: Mapping[str, int]) -> 
 
 def check_strategy(strategy: str) -> None:
     """Refuse what is none."""
-    if strategy not in _ASSIGNORS:
+    if not isinstance(strategy, str) or strategy not in _ASSIGNORS:
         raise errors.InvalidRequestError(
             f"partition_assignment_strategy must be one of {', '.join(_ASSIGNORS)}, not {strategy!r}"
         )

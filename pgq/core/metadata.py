@@ -19,3 +19,5 @@ class TopicMetadata(NamedTuple):
     """Whether it is compacted, so that a record without a key is refused."""
     fetched_at: float
     """On the monotonic clock, in seconds."""
+    upkeep_bytes: int = 16 * 1024 * 1024
+    """How much is appended to a partition before its segments are seen to."""

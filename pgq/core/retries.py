@@ -13,6 +13,7 @@ from pgq.types import ConsumerRecord
 MOST_S = 315_360_000.0
 """The longest delay: ten years."""
 _MOST_CHARACTERS = 1_000
+_CONTROLS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 _COUNT, _NUMBER = re.compile(rb"[0-9]{1,9}"), re.compile(rb"-?[0-9]{1,18}")
 
 
@@ -26,7 +27,7 @@ class RetryPolicy:
         multiplier: how many times longer each further wait is.
         maximum: the longest wait, in seconds.
         jitter: by which share a wait is longer or shorter at random, so that what failed together does not come back
-            together.
+            together. Waits of nearly the maximum are shorter only.
         blocking: try again in place. Until the record is through, or a dead letter, no later one of its partition is
             begun. Otherwise it goes to the group's retry topic, and its partition goes on without it.
 
@@ -66,7 +67,7 @@ class RetryPolicy:
             wait_s = min(self.initial * float(self.multiplier) ** (attempt - 1), self.maximum)
         except OverflowError:
             wait_s = self.maximum if self.initial else 0.0
-        return min(wait_s * (1 - self.jitter + 2 * self.jitter * random), MOST_S)
+        return min(wait_s * (1 - self.jitter + 2 * self.jitter * random), self.maximum)
 
 
 class Reject(Exception):  # noqa: N818 - a verdict on a record, no error of the program
@@ -157,6 +158,11 @@ def error_text(error: object) -> str | None:
     if isinstance(error, BaseException):
         text = f"{type(error).__name__}: {text}".removesuffix(": ")
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()[:_MOST_CHARACTERS]
+
+
+def one_line(text: str | None) -> str:
+    """Return a text for a line of a log: with a space for what would break the line, or what a terminal obeys."""
+    return _CONTROLS.sub(" ", text or "").strip()
 
 
 def check_delay(name: str, given: Any, most: float) -> float:

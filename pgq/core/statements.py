@@ -12,8 +12,8 @@ from functools import cache
 
 SCHEMA_VERSION = "select pgq.schema_version()"
 TOPIC_METADATA = (
-    "select topic_id, partition_ids, max_message_bytes, compression_type, timestamp_after_max_ms, needs_key"
-    " from pgq._topic_metadata($1::text)"
+    "select topic_id, partition_ids, max_message_bytes, compression_type, timestamp_after_max_ms, needs_key,"
+    " pgq._upkeep_bytes(topic_id) from pgq._topic_metadata($1::text)"
 )
 
 INIT_PRODUCER = "select producer_id, producer_epoch, rotation from pgq.init_producer($1::text)"
@@ -50,6 +50,7 @@ ACKS_STATUS = "select synchronous_standby_names, in_sync_replicas, acks_all, war
 UPKEEP = "select pgq.upkeep($1::int4, $2::int4)"
 
 PARTITION_OFFSETS = "select log_start_offset, log_end_offset from pgq._partition_offsets($1::int4[])"
+LEAST_POSITION = "select pgq._least_position($1::int4, $2::int8)"
 # Up to PostgreSQL 16 it is their commit that flushes, and it need not wait for standbys.
 _LOCAL = ", set_config('synchronous_commit', 'local', true)"
 SETTLE = f"select next_offset, high_watermark from pgq._settle($1::int4, $2::int8){_LOCAL}"
@@ -137,6 +138,7 @@ PURGE_DEAD_LETTERS = f"{_DEAD_LETTER} last_error, null from pgq.purge_dead_lette
 PARK = "select held, busy from pgq._park($1::int4[], $2::bool)"
 UNPARK = "select pgq._unpark($1::int4[], $2::bool)"
 TOPIC_NAMES = "select n from pgq._topic_names() n"
+NEWEST_TOPIC = "select pgq._newest_topic()"
 LEADER_EPOCH = (
     "select case when not pg_is_in_recovery()"
     " then ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4 end"
@@ -150,11 +152,16 @@ DESCRIBE_TOPIC = "select topic_id, name, partitions, config::text from pgq.descr
 LIST_TOPICS = "select topic_id, name, partitions, config::text from pgq.list_topics()"
 ALTER_TOPIC_CONFIG = "select topic_id, name, partitions, config::text from pgq.alter_topic_config($1::text, $2::jsonb)"
 SEGMENTS_DUE = "select partition_id, due from pgq._segments_due($1::int4)"
+NEXT_OFFSETS = "select partition_id, next_offset from pgq._next_offsets($1::int4)"
+# Closed ones have their size, so these are few. The first says whether any was made; then the second, where.
+OPEN_SEGMENTS = "select count(*), sum(s.base_offset + s.partition_id)::text from pgq.segment s where s.bytes is null"
+LAST_SEGMENTS = "select s.partition_id, max(s.base_offset) from pgq.segment s where s.bytes is null group by 1"
 RETENTION_DUE = "select partition_id, due, upkeep_due from pgq._retention_due($1::int4)"
 APPLY_RETENTION = "select pgq._apply_retention($1::int4, clock_timestamp(), $2::int4)"
 DROPPABLE = "select partition_id, base_offset, tree, leaf, state, holders from pgq._droppable()"
 CLEAR_SEGMENT = "select pgq._clear_segment($1::int4, $2::int8, $3::int4)"
 DROP_SEGMENT = "select pgq._drop_segment($1::int4, $2::int8, $3::int4)"
+NOTE_HELD = "select partition_id, held_s from pgq._note_held($1::int4[])"
 REMOVE_DEAD_MEMBERS = "select pgq._remove_dead_members()"
 DELIVER_DUE = f"select delivered, next_due_ms from pgq.deliver_due($1::int4){_LOCAL}"
 ROTATE_FLUSH_MARKERS = "select pgq.rotate_flush_markers()"
@@ -201,6 +208,11 @@ def detach_segment(tree: str, leaf: str) -> str:
     It cannot stand in a function or in a transaction.
     """
     return f"alter table {tree} detach partition {leaf} concurrently"
+
+
+def finalize_detach(tree: str, leaf: str) -> str:
+    """Return the statement that ends an interrupted detach_segment; it waits for all older snapshots."""
+    return f"alter table {tree} detach partition {leaf} finalize"
 
 
 def fetch_window(topic_id: int, partition: int, base_offset: int) -> str:

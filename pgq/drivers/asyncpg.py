@@ -56,6 +56,11 @@ class Connection:
         """Whether it can no longer be used."""
         return bool(self._raw.is_closed())
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether what is done now is in a transaction that ends later."""
+        return bool(self._raw.is_in_transaction())
+
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
         """Run one statement and return its rows, read by position."""
         with translating():

@@ -29,6 +29,11 @@ class Connection:
                 f"Django's database {self._raw.alias!r} is {self._raw.vendor}: pass connections[alias] of PostgreSQL"
             )
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether what is done now is in a transaction that ends later."""
+        return not self._raw.get_autocommit()
+
     def fetch(self, sql: str, *args: Any) -> list[Any]:
         """Run one statement and return its rows, read by position."""
         try:

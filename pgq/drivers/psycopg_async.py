@@ -43,6 +43,11 @@ class Connection:
         """Whether it can no longer be used."""
         return self._abandoned or self._raw.closed
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether what is done now is in a transaction that ends later; without autocommit it begins by itself."""
+        return not self._raw.autocommit or self._raw.info.transaction_status != TransactionStatus.IDLE
+
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
         """Run one statement and return its rows, read by position."""
         with translating():

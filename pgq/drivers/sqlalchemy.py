@@ -86,9 +86,13 @@ def fetch(connection: sqlalchemy.Connection, sql: str, *args: Any) -> list[Any]:
         return list(result.fetchall())
 
 
+def _is_autocommit(connection: sqlalchemy.Connection) -> bool:
+    return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
+
+
 def refuse_autocommit(connection: sqlalchemy.Connection) -> None:
     """Refuse the isolation level AUTOCOMMIT for an outbox, whose records would be apart from the changes."""
-    if getattr(connection.connection.dbapi_connection, "autocommit", False):
+    if _is_autocommit(connection):
         raise errors.InvalidRequestError(
             "the connection has isolation_level AUTOCOMMIT, so that nothing is in a transaction with the records: give"
             " the outbox a connection without it"
@@ -101,6 +105,11 @@ class Connection:
     def __init__(self, raw: Any) -> None:
         self._raw = raw
         self._savepoint: Any = None  # the block's own, None in a transaction's
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether what is done now is in a transaction that ends later: SQLAlchemy begins it by itself."""
+        return not _is_autocommit(connection_of(self._raw))
 
     def fetch(self, sql: str, *args: Any) -> list[Any]:
         """Run one statement and return its rows, read by position."""
@@ -141,6 +150,13 @@ class AsyncConnection:
         if sync is None:
             raise errors.InvalidRequestError("the AsyncConnection is not open: await it, or `async with` it, first")
         self._sync = Connection(sync)
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether what is done now is in a transaction that ends later: SQLAlchemy begins it by itself."""
+        session = session_of(self._raw)
+        # a session has a connection once it has begun, and cannot be asked for one here
+        return session is not None or self._sync.in_transaction
 
     async def fetch(self, sql: str, *args: Any) -> list[Any]:
         """Run one statement and return its rows, read by position."""

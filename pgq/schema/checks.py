@@ -28,6 +28,9 @@ __all__ = ["CHECKS", "Examination", "Limits", "Status", "Verdict", "identity", "
 _OLDEST, _NEWEST = 15, 18
 """Major versions of PostgreSQL that pgq is tested with."""
 
+_CHURNED = ("pg_attribute", "pg_class", "pg_constraint", "pg_depend", "pg_index", "pg_inherits", "pg_type")
+"""Tables of the catalog whose rows come and go with segments."""
+
 _MOST_XIDS = 1_800_000_000
 """Age of a database that is a problem; at some 2.1 thousand million the server refuses to write."""
 
@@ -61,11 +64,11 @@ class Limits:
     slot_bytes: int = 1 << 30
     """WAL that a slot keeps although nobody reads from it."""
     dead_rows: int = 100_000
-    """Dead rows of a table of schema pgq, if the living ones are fewer. Autovacuum begins far below."""
+    """Dead rows of a table of schema pgq or the catalog, if the living ones are fewer. Autovacuum begins far below."""
     freeze: float = 1.5
     """Age of a database, in autovacuum_freeze_max_age. Autovacuum begins at 1, so beyond it does not get on."""
     locks: float = 0.5
-    """Part of the lock table that is taken, or that one query of a topic's view takes."""
+    """Part of the lock table that is taken, or that one query of a topic's view, or one group, takes."""
     flushes: int = 5
     """Producers for which the lock table shall suffice at once, each with all partitions of the largest topic."""
     connections: float = 0.8
@@ -259,7 +262,7 @@ def log(seen: Examination) -> list[Verdict]:
 
 
 def maintenance(seen: Examination) -> list[Verdict]:
-    """Check that somebody does the work of the service."""
+    """Check that somebody does the work of the service, and that others let it."""
     rows = seen.fetch(
         "select job, concat(finding, ' (topic ' || topic || coalesce(', partition ' || partition, '') || ')'),"
         " extract(epoch from since)::float8 from pgq.maintenance_due(make_interval(secs => $1::float8))",
@@ -268,6 +271,10 @@ def maintenance(seen: Examination) -> list[Verdict]:
     verdicts = []
     for job, overdue in groupby(rows, lambda row: row[0]):
         (_, first, since), *more = overdue
+        if job == "retention" and since is not None and since <= seen.limits.overdue_s:
+            remedy = "end these transactions, or the sessions by `select pg_terminate_backend(…)`"
+            verdicts.append(Verdict(Status.WARNING, f"the job {job} is held up: {first}{_more(more)}", remedy))
+            continue
         when = "has never been done" if since is None else f"was done {_age(since)} ago for the last time"
         finding = f"the job {job} {when}: {first}{_more(more)}"
         remedy = "run `pgq serve`; `pgq maintain --once` does it now"
@@ -428,16 +435,24 @@ def vacuum(seen: Examination) -> list[Verdict]:
         (name,), *more = rows
         finding = f"autovacuum is off for table {name}{_more(more)}"
         verdicts.append(Verdict(Status.WARNING, finding, f"alter table {name} reset (autovacuum_enabled)"))
+    # making and dropping segments changes the catalog; a clone has its rows, and not what statistics know of them
     rows = seen.fetch(
-        "select format('%I.%I', schemaname, relname), n_dead_tup, n_live_tup from pg_stat_user_tables"
-        " where schemaname = 'pgq' and n_dead_tup > $1::int8 and n_dead_tup > n_live_tup order by n_dead_tup desc",
+        "select s.relid::regclass::text, s.schemaname = 'pgq', s.n_dead_tup, x.living"
+        " from pg_stat_all_tables s join pg_class c on c.oid = s.relid"
+        " cross join lateral (select greatest(s.n_live_tup, c.reltuples)::int8) x (living)"
+        " where (s.schemaname = 'pgq' or s.schemaname = 'pg_catalog' and s.relname = any ($2::text[]))"
+        " and s.n_dead_tup > $1::int8 and s.n_dead_tup > x.living order by s.n_dead_tup desc",
         seen.limits.dead_rows,
+        list(_CHURNED),
     )
-    for name, dead, live in rows:
+    for name, is_ours, dead, live in rows:
         finding = f"table {name} has {dead:,} dead rows and {live:,} living ones: autovacuum is held up or too slow"
         remedy = f"end old transactions first, if there are any above; then `vacuum (verbose) {name}`"
+        remedy += "" if is_ours else " as the database's owner"
         verdicts.append(Verdict(Status.WARNING, finding, remedy))
-    return verdicts or [Verdict(Status.OK, "autovacuum is on, and no table of schema pgq has many dead rows")]
+    return verdicts or [
+        Verdict(Status.OK, "autovacuum is on, and no table of schema pgq or the catalog has many dead rows")
+    ]
 
 
 def wraparound(seen: Examination) -> list[Verdict]:
@@ -469,7 +484,7 @@ def wraparound(seen: Examination) -> list[Verdict]:
 
 
 def locks(seen: Examination) -> list[Verdict]:
-    """Check that the lock table, which all sessions share, suffices for the largest topics."""
+    """Check that the lock table, which all sessions share, suffices for the largest topics, and for all partitions."""
     limits = seen.limits
     ((places, sessions, taken),) = seen.fetch(
         "select l.a * l.b, l.b, (select count(*) from pg_locks where not fastpath and mode <> 'SIReadLock')"
@@ -503,6 +518,12 @@ def locks(seen: Examination) -> list[Verdict]:
         finding = f"{places // (3 * partitions)} producers that append to all {partitions} partitions of topic {name}"
         finding += f" at the same time fill the lock table of about {places:,}: then all sessions get errors"
         verdicts.append(Verdict(Status.WARNING, finding, raise_to(3 * partitions * limits.flushes)))
+    # for each partition that it holds a group has the claim, and looks at the sequence
+    partitions = sum(row[1] for row in topics)
+    if 2 * partitions > limits.locks * places:
+        finding = f"a group that reads all {partitions:,} partitions takes some {2 * partitions:,} locks"
+        finding += f" of about {places:,}"
+        verdicts.append(Verdict(Status.WARNING, finding, raise_to(2 * partitions / limits.locks)))
     ok = Verdict(Status.OK, f"taken: {taken:,} of about {places:,}, enough for the largest topics")
     return verdicts or [ok]
 

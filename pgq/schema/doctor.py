@@ -111,6 +111,10 @@ def _failure(seen: Examination, error: errors.PgqError) -> Verdict:
             f"grant pg_monitor and pgq_admin to {seen.role}, or let the owner of schema pgq look",
         )
     finding = f"this could not be looked at: {sentence(error)}"
+    if isinstance(error.__cause__, psycopg.errors.OutOfMemory):
+        # nearly always that of locks, whose hint a driver may not show
+        remedy = "raise max_locks_per_transaction and restart the server; `select * from pg_locks` shows who fills the"
+        return Verdict(Status.PROBLEM, finding, f"{remedy} lock table, and how full it is")
     if error.retriable and not seen.connection.closed:
         remedy = "look again; if it stays, `select * from pg_locks where not granted` shows what waits for what"
         return Verdict(Status.WARNING, finding, remedy)

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 from pgq import errors
 from pgq.core import copy, statements
 from pgq.drivers.threads import Deadline
+from pgq.service.jobs import Job
 
 Connect = Callable[..., Any]
 """Opens a connection of pgq.drivers.psycopg with the settings given, `set` statements, as the schema's owner."""
@@ -225,7 +226,7 @@ class _Beat:
         return self._stopping()
 
 
-class CompactionJob:
+class CompactionJob(Job):
     """Compacts the partitions of compacted topics that have become dirty, and removes their old tombstones."""
 
     name: ClassVar[str] = "compaction"

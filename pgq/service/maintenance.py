@@ -8,8 +8,10 @@ its silent session.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
@@ -20,15 +22,13 @@ from pgq.core import statements
 from pgq.drivers.dsn import direct_dsn
 from pgq.drivers.threads import Deadline
 from pgq.service.compaction import CompactionJob
-from pgq.service.jobs import Delivery, Job, Markers, Members, Retention, Segments
+from pgq.service.jobs import Delivery, Job, Markers, Members, Pace, Retention, Segments
 from pgq.sync.client import connect
 
 logger = logging.getLogger("pgq.service")
 
 _BEAT_S = 1.0
 """How often an instance looks whether it leads. Take-over takes no longer, if the one before was killed."""
-_IDLE_SHARE = 100
-"""A job that had nothing to do waits so many times as long as it took to find that out: it costs 1 % at most."""
 _BUSY_SHARE = 10
 _AGAIN_S = 0.1
 """A job that had something to do is run again after so many times as long as it took, but not sooner than that: where
@@ -36,10 +36,14 @@ much is appended, its interval would be too long."""
 _EVERYDAY = frozenset(("busy", "postponed", "delivered"))
 """What a job has not done, because of others, or does all the time: no event for the log every second."""
 _REPORT_EVERY_S = 10.0
-"""How often pgq.job_status is written for a job that goes well."""
+"""How often pgq.job_status is written for a job that goes well, and the log says what it has done."""
 _STEP_S = 60.0
 """How long one statement may take."""
 _RECONNECT_S = (0.2, 5.0)
+_GRACE_S = 5.0
+"""How long close() waits for the steps at hand; then it takes the connection from them, as when a process is killed."""
+_LEAVE_S = 2.0
+"""How long it waits for them after that: logging in to a server that does not answer cannot be cut off."""
 
 _SETTINGS = (
     # for DETACH ... CONCURRENTLY, which holds nothing while it waits; the functions have shorter ones of their own
@@ -96,6 +100,7 @@ class _Session:
         self._connection = connection
         self._answered = answered
         self.close = connection.close
+        self.abort = connection.abort
 
     def fetch(self, sql: str, *args: Any) -> list[Any]:
         with Deadline(self._connection, 2 * _STEP_S):
@@ -121,8 +126,31 @@ class _Entry:
         self.done: Counter[str] = Counter()
         self.succeeded_at: float | None = None
         self.error: str | None = None
+        self.pace = Pace(job.idle_share, interval_s, job.most_wait_s)
+        self.again_at = 0.0
+        """When Job.run_again is due."""
         self.unreported = 0
         self.reported_at = 0.0
+        self.unlogged: Counter[str] = Counter()
+        self.logged_at = -math.inf
+
+    def next_at(self) -> float:
+        """Return when something is to be run: monotonic."""
+        return min(self.due_at, self.again_at)
+
+    def plan(self, report: JobReport, *, is_whole: bool) -> None:
+        """Note when to run it again."""
+        now = time.monotonic()
+        if is_whole:
+            if report.error is not None:
+                wait_s = self.interval_s
+            elif report.result.keys() - {"postponed"}:
+                wait_s = min(max(_AGAIN_S, _BUSY_SHARE * report.seconds), self.interval_s)
+            else:
+                wait_s = self.pace.wait_s(report.seconds)
+            self.due_at = now + wait_s
+        again_s = self.job.again_s
+        self.again_at = math.inf if again_s is None or report.error is not None else now + again_s
 
 
 class _Loop:
@@ -188,9 +216,11 @@ class Maintenance:
                 raise errors.InvalidRequestError(f"{name} must be 1 to 86,400,000, not {given!r}")
         self._dsn = dsn
         self._stop = threading.Event()
+        self._open: weakref.WeakSet[Any] = weakref.WeakSet()
+        """Connections of all jobs."""
         # what is waited for must not keep segments from being made, so these have a session to themselves
         self._loops = [
-            _Loop(1, 15_000, [_Entry(Segments(), segments_interval_ms / 1000)]),
+            _Loop(1, 15_000, [_Entry(Segments(segments_interval_ms / 1000), segments_interval_ms / 1000)]),
             _Loop(
                 2,
                 15_000,
@@ -230,11 +260,18 @@ class Maintenance:
             loop.thread.start()
 
     def close(self) -> None:
-        """End the step that each job is at, and stop. Another instance takes over. May be called again."""
+        """End the step that each job is at, and stop. Another instance takes over. May be called again.
+
+        A step that takes longer than some seconds, as where the server does not answer, is cut off: whoever takes over
+        does it again.
+        """
         self._stop.set()
-        for loop in self._loops:
-            if loop.thread is not None:
-                loop.thread.join()
+        threads = [loop.thread for loop in self._loops if loop.thread is not None]
+        if not _joined(threads, _GRACE_S):
+            logger.warning("cutting off the steps that have not ended after %g s", _GRACE_S)
+            for connection in list(self._open):
+                connection.abort()
+            _joined(threads, _LEAVE_S)
 
     def __enter__(self) -> Self:
         self.start()
@@ -246,7 +283,9 @@ class Maintenance:
         self.close()
 
     def run_once(self) -> list[JobReport]:
-        """Do once what is due of every job that no other instance leads, in this thread; return how that went.
+        """Do what is due of every job that no other instance leads, in this thread; return how that went.
+
+        Goes on until nothing is left that can be done now. What others hold for longer than some seconds is left.
 
         Raises:
             BrokerNotAvailableError, NotLeaderError: the server does not answer, or is a standby.
@@ -259,7 +298,7 @@ class Maintenance:
                 led = self._lead(loop, connection)
                 for entry in loop.entries:
                     if led:
-                        reports.append(self._run(entry, connection))
+                        reports.append(self._run(entry, connection, entry.job.run_to_end))
                     else:
                         reports.append(JobReport(entry.job.name, 0.0, {}, None, led=False))
             finally:
@@ -309,7 +348,9 @@ class Maintenance:
         return result
 
     def _connect_raw(self, *settings: str) -> Any:
-        return connect(direct_dsn(self._dsn), *settings)
+        connection = connect(direct_dsn(self._dsn), *settings)
+        self._open.add(connection)
+        return connection
 
     def _connect(self, loop: _Loop) -> _Session:
         connection = self._connect_raw(*_SETTINGS)
@@ -344,7 +385,8 @@ class Maintenance:
                 connection = self._connect(loop)
                 self._serve(loop, connection)
             except errors.PgqError as error:
-                logger.warning("%s: %s", loop.entries[0].job.name, " ".join(str(error).split()))
+                level = logging.DEBUG if self._stop.is_set() else logging.WARNING
+                logger.log(level, "%s: %s", loop.entries[0].job.name, " ".join(str(error).split()))
             except Exception:  # a bug of ours is no reason to stop for good
                 logger.exception("%s failed", loop.entries[0].job.name)
             finally:
@@ -362,30 +404,27 @@ class Maintenance:
             loop.leads = leads
             if leads:
                 for entry in loop.entries:
-                    if entry.due_at <= time.monotonic() and not self._stop.is_set():
-                        report = self._run(entry, connection)
-                        if report.error is not None:
-                            wait_s = entry.interval_s
-                        elif report.result:
-                            wait_s = min(max(_AGAIN_S, _BUSY_SHARE * report.seconds), entry.interval_s)
-                        else:
-                            wait_s = max(entry.interval_s, _IDLE_SHARE * report.seconds)
-                        entry.due_at = time.monotonic() + wait_s
-            next_s = min(entry.due_at for entry in loop.entries) - time.monotonic() if leads else _BEAT_S
+                    if entry.next_at() <= time.monotonic() and not self._stop.is_set():
+                        is_whole = entry.due_at <= time.monotonic()
+                        step = entry.job.run_once if is_whole else entry.job.run_again
+                        entry.plan(self._run(entry, connection, step), is_whole=is_whole)
+            next_s = min(entry.next_at() for entry in loop.entries) - time.monotonic() if leads else _BEAT_S
             self._stop.wait(max(0.0, min(next_s, _BEAT_S)))
 
     def _lead(self, loop: _Loop, connection: _Session) -> bool:
         ((leads,),) = connection.fetch(statements.LEAD, loop.number, loop.session_timeout_ms)
         return bool(leads)
 
-    def _run(self, entry: _Entry, connection: _Session) -> JobReport:
+    def _run(
+        self, entry: _Entry, connection: _Session, step: Callable[[Any, Callable[[], bool]], Counter[str]]
+    ) -> JobReport:
         """Run a job, and report it; raise only if the connection is lost."""
         name = entry.job.name
         began = time.monotonic()
         result: Counter[str] = Counter()
         failure: errors.PgqError | None = None
         try:
-            result = +entry.job.run_once(connection, self._stop.is_set)
+            result = +step(connection, self._stop.is_set)
         except errors.PgqError as error:
             failure = error
         except Exception as error:  # a bug of ours is told as any failure, and the other jobs go on
@@ -402,10 +441,13 @@ class Maintenance:
             entry.succeeded_at = time.time()
         else:
             entry.failures += 1
-            logger.warning("%s failed after %.1f s: %s", name, seconds, problem)
-        if result.keys() - _EVERYDAY:
-            what = ", ".join(f"{count} {word}" for word, count in result.items())
-            logger.info("%s: %s in %.3f s", name, what, seconds)
+            if not self._stop.is_set() or not isinstance(failure, errors.BrokerNotAvailableError):
+                logger.warning("%s failed after %.1f s: %s", name, seconds, problem)
+        entry.unlogged += Counter({word: count for word, count in result.items() if word not in _EVERYDAY})
+        if entry.unlogged and began - entry.logged_at >= _REPORT_EVERY_S:
+            logger.info("%s: %s", name, ", ".join(f"{count} {word}" for word, count in entry.unlogged.items()))
+            entry.unlogged.clear()
+            entry.logged_at = began
         entry.unreported += 1
         if isinstance(failure, errors.BrokerNotAvailableError):
             raise failure
@@ -422,3 +464,11 @@ class Maintenance:
                 entry.reported_at = began
                 entry.unreported = 0
         return JobReport(name, seconds, dict(result), problem)
+
+
+def _joined(threads: list[threading.Thread], seconds: float) -> bool:
+    """Wait for their end, so long at most in all; return whether they have ended."""
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)

@@ -15,7 +15,7 @@ from pgq import errors
 from pgq.core import statements
 from pgq.core.compression import decompress
 from pgq.drivers.threads import sleep
-from pgq.sync.client import Client
+from pgq.sync.client import READ_COMMITTED, Client
 from pgq.types import (
     ClusterDescription,
     ConsumerGroupDescription,
@@ -50,6 +50,8 @@ class Admin(Client):
         dsn: libpq connection string or URL; PGQ_DSN if None.
     """
 
+    _settings = (READ_COMMITTED,)
+
     def create_topic(
         self,
         name: str,
@@ -63,7 +65,7 @@ class Admin(Client):
         Raises:
             TopicAlreadyExistsError, InvalidTopicError, InvalidPartitionsError, InvalidConfigError
         """
-        settings = json.dumps(dict(config or {}))
+        settings = _settings(config or {})
         if partitions <= _ONE_TRANSACTION:
             return (self._describe(statements.CREATE_TOPIC, name, partitions, settings))[0]
         self._make_partitions(partitions, progress, statements.CREATE_TOPIC_STEP, name, partitions, settings)
@@ -161,14 +163,24 @@ class Admin(Client):
         Raises:
             UnknownTopicError, InvalidConfigError
         """
-        return (self._describe(statements.ALTER_TOPIC_CONFIG, name, json.dumps(dict(config))))[0]
+        return (self._describe(statements.ALTER_TOPIC_CONFIG, name, _settings(config)))[0]
 
     def delete_records(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """Move log starts up to these offsets (-1: the high watermark); return the log starts.
 
+        Each partition is a transaction of its own, in the order given: where one of them fails, those before it stay
+        deleted. Offsets are checked before anything is.
+
         Raises:
+            InvalidRequestError: an offset is no whole number, or none that there can be. Nothing was deleted.
             UnknownTopicError, UnknownPartitionError, OffsetOutOfRangeError
         """
+        for tp, offset in offsets.items():
+            if isinstance(offset, bool) or not isinstance(offset, int) or not -(2**63) <= offset < 2**63:
+                raise errors.InvalidRequestError(
+                    f"an offset to delete up to is a whole number below 2^63, or -1 for the high watermark, not"
+                    f" {offset!r} ({tp}): nothing was deleted"
+                )
         connection = self._connection()
         result = {}
         for tp, offset in offsets.items():
@@ -322,7 +334,7 @@ class Admin(Client):
             topic: only of this origin: the topic that they were first read from.
             group_id: only of this group.
             error: only those whose first or last error contains this text; upper and lower case are the same.
-            since: only those that failed last at that time or later. Without a time zone it is the session's.
+            since: only those that failed last at that time or later: a datetime with a time zone.
             until: only those that failed last before that time.
             most: how many at most. Their values come with them.
 
@@ -397,6 +409,18 @@ def _arrays(partitions: Iterable[TopicPartition]) -> tuple[list[str], list[int]]
     return [tp.topic for tp in given], [tp.partition for tp in given]
 
 
+def _settings(config: Mapping[str, int | str | None]) -> str:
+    """Return a topic's configuration as JSON; the server says which keys and values there are."""
+    if not isinstance(config, Mapping):
+        raise errors.InvalidConfigError(f"topic config must be a mapping of keys to values, not {config!r}")
+    try:
+        return json.dumps(dict(config), allow_nan=False)
+    except (TypeError, ValueError):
+        raise errors.InvalidConfigError(
+            f"topic config has a value that is no whole number, word or None: {dict(config)!r}"
+        ) from None
+
+
 def _as_text(value: int | str | datetime | timedelta | None) -> str | None:
     if isinstance(value, datetime):
         return value.isoformat()
@@ -415,6 +439,18 @@ def _filters(
 ) -> tuple[Any, ...]:
     if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most < 2**31:
         raise errors.InvalidRequestError(f"most must be 1 to {2**31 - 1:,}, not {most!r}")
+    for name, text in (("topic", topic), ("group_id", group_id), ("error", error)):
+        if text is not None and not isinstance(text, str):
+            raise errors.InvalidRequestError(f"{name} is {text!r}: give a string")
+    for name, moment in (("since", since), ("until", until)):
+        if moment is None:
+            continue
+        if not isinstance(moment, datetime):
+            raise errors.InvalidRequestError(f"{name} is {moment!r}: give a datetime with a time zone")
+        if moment.utcoffset() is None:
+            raise errors.InvalidRequestError(
+                f"{name} is {moment!r}, without a time zone: give one, as in datetime.now(UTC)"
+            )
     return topic, group_id, error, _as_text(since), _as_text(until), most
 
 

@@ -24,12 +24,12 @@ class DueRecords:
 
     Args:
         fetch: runs a statement and returns its rows.
-        alone: whether no heartbeat says when the next is due.
     """
 
-    def __init__(self, fetch: Callable[..., Any], *, alone: bool) -> None:
+    def __init__(self, fetch: Callable[..., Any]) -> None:
         self._fetch = fetch
-        self._alone = alone
+        self.alone = True
+        """Whether no heartbeat says when the next is due."""
         self.at = 0.0
         """When to deliver next: monotonic."""
         self._again_s = 0.0
@@ -43,7 +43,7 @@ class DueRecords:
     def heed(self, next_due_ms: int | None) -> None:
         """Take up when the next record is due, as the server has just said; None: none waits."""
         wait_s = float("inf") if next_due_ms is None else next_due_ms / 1000
-        if self._alone:
+        if self.alone:
             wait_s = min(wait_s, _EVERY_S)
         self.at = max(time.monotonic() + wait_s, self._not_before)
 

@@ -33,7 +33,6 @@ _ACKS: dict[int | str, str] = {0: "0", 1: "1", -1: "all", "0": "0", "1": "1", "-
 _ABSENT = (None, None, None, None, None)
 _RECORD_FIELDS = len(_ABSENT)
 _timestamp = itemgetter(0)
-_UPKEEP_BYTES = 16 * 1024 * 1024
 _UPKEEP_LOCK_TIMEOUTS_MS = (10, 20, 50, 100, 200)
 
 
@@ -560,16 +559,17 @@ class Producer(Client):
                 if self._side_connection is None or self._side_connection.closed:
                     self._side_connection = connect_checked(self._dsn)
                 rows = self._side_connection.fetch(statements.TOPIC_METADATA, topic)
-                topic_id, partition_ids, max_message_bytes, compression_type, after_max_ms, needs_key = rows[0]
+                topic_id, ids, max_message_bytes, compression_type, after_max_ms, needs_key, upkeep_bytes = rows[0]
                 known = TopicMetadata(
                     topic,
                     topic_id,
-                    tuple(partition_ids),
+                    tuple(ids),
                     max_message_bytes,
                     compression_type,
                     after_max_ms,
                     needs_key,
                     time.monotonic(),
+                    upkeep_bytes,
                 )
                 if compression_type not in self._codecs:
                     self._codecs[compression_type] = compressor(compression_type)
@@ -840,7 +840,7 @@ class Producer(Client):
             row = taken[part.topic_id, part.partition]
             part.offsets = row[3]
             if row[2] is not None:
-                self._note_upkeep(row[2], sum(len(r[2] or b"") for r in part.rows), due=row[4])
+                self._note_upkeep(part.topic, row[2], sum(len(r[2] or b"") for r in part.rows), due=row[4])
 
     def _keep(self, connection: Any, parts: Sequence[DelayedPart]) -> None:
         """Have delayed records wait; note their ids.
@@ -878,9 +878,10 @@ class Producer(Client):
         if self._identity is not None:
             self._identity = self._identity._replace(rotation=rows[0][2])
 
-    def _note_upkeep(self, partition_id: int, appended_bytes: int, *, due: bool) -> None:
+    def _note_upkeep(self, topic: str, partition_id: int, appended_bytes: int, *, due: bool) -> None:
         total = self._upkeep_bytes.get(partition_id, 0) + appended_bytes
-        if due or total >= _UPKEEP_BYTES:
+        known = self._topics.get(topic)
+        if due or known is None or total >= known.upkeep_bytes:
             with self._lock:
                 self._upkeep_due.setdefault(partition_id, 0)
             total = 0

@@ -12,7 +12,7 @@ from pgq.drivers import psycopg as driver
 from pgq.drivers.dsn import direct_dsn
 from pgq.drivers.sqlstate import translating
 from pgq.drivers.threads import logger
-from pgq.sync.reader import READ_COMMITTED
+from pgq.sync.client import READ_COMMITTED
 
 
 class Transactions:

@@ -66,9 +66,7 @@ class Databases:
                     self._prepare(self.dsn(name))
                 # a pool that the application has left open would be in the way of every clone
                 self.connection.execute(SQL("alter database {} allow_connections false").format(Identifier(name)))
-                self.connection.execute(
-                    "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s", [name]
-                )
+                _end_sessions(self.connection, name)
             except BaseException:
                 self.drop(name)
                 raise
@@ -104,10 +102,15 @@ class Databases:
     def make_role(self) -> None:
         """Make the role that owns the databases, if there is to be one and it is missing."""
         if self._role is not None:
-            with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):  # of another run
-                self.connection.execute(
-                    SQL("create role {} login password {}").format(Identifier(self._role), Literal(self._role))
-                )
+            query = SQL("create role {} login password {}").format(Identifier(self._role), Literal(self._role))
+            try:
+                with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):  # of another run
+                    self.connection.execute(query)
+            except psycopg.errors.InsufficientPrivilege as error:
+                raise NoServerError(
+                    f"the role {self.connection.info.user} may not create the role {self._role!r} that pgq_role names:"
+                    f' run `create role "{self._role}" login` there, or leave pgq_role out'
+                ) from error
 
     def drop(self, name: str) -> None:
         """Drop a database with whatever is open in it."""
@@ -154,7 +157,22 @@ def drop_database(server: Server, connection: psycopg.Connection[Any], name: str
         with psycopg.connect(server.dsn(name), autocommit=True) as conn:
             for (gid,) in prepared:
                 conn.execute(SQL("rollback prepared {}").format(gid))
-    connection.execute(SQL("drop database if exists {} with (force)").format(Identifier(name)))
+    drop = SQL("drop database if exists {}").format(Identifier(name))
+    try:
+        connection.execute(drop + SQL(" with (force)"))
+    except psycopg.errors.InsufficientPrivilege:
+        # autovacuum is at work in it, which not everybody may end so; without force the server does it
+        _end_sessions(connection, name)
+        connection.execute(drop)
+
+
+def _end_sessions(connection: psycopg.Connection[Any], name: str) -> None:
+    """End the sessions of clients in a database."""
+    connection.execute(
+        "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+        " where datname = %s and backend_type = 'client backend'",
+        [name],
+    )
 
 
 def _new_name() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from pgq import errors
 from pgq.sync.admin import Admin
 from pgq.sync.consumer import Consumer
 from pgq.types import ConsumerRecord, Deserializer, TopicPartition
@@ -36,18 +37,27 @@ def drain(
     Args:
         group_id: begin at what this group has committed, and commit what is returned, so that the next call returns
             what came since. The group must have no members.
-        count: wait until there are so many. More are returned, too, so that a test sees them.
+        count: wait until there are so many, and until the topic is there, as one that a worker makes for its dead
+            letters. More are returned, too, so that a test sees them.
         timeout_s: how long to wait for these.
         dsn: libpq connection string or URL; PGQ_DSN if None.
         key_deserializer, value_deserializer: as of a consumer.
 
     Raises:
         AssertionError: fewer than `count` have come in time; then nothing is committed.
-        UnknownTopicError: the topic does not exist.
+        UnknownTopicError: the topic does not exist; with `count`, not by then.
         UnknownMemberIdError: the group has members.
     """
     deadline = time.monotonic() + timeout_s
-    partitions = _partitions(topic, dsn)
+    while True:
+        try:
+            partitions = _partitions(topic, dsn)
+        except errors.UnknownTopicError:
+            if not count or time.monotonic() >= deadline:
+                raise
+            time.sleep(_LOOK_S)
+        else:
+            break
     records: list[ConsumerRecord] = []
     with Consumer(
         dsn=dsn,

@@ -1,4 +1,4 @@
--- Let a member read other topics than those it joined with. Then work out the assignment anew.
+-- Let a member, which is this session's, read other topics than those it joined with. Then work out the assignment anew.
 --
 -- transaction  of its own
 -- locks   the group's row
@@ -13,6 +13,10 @@ declare
 begin
     if topics is null or array_position(topics, null) is not null then
         raise exception 'change_subscription without topics' using errcode = 'PQ023', hint = 'Name them; an empty array is possible.';
+    end if;
+    if pgq._member_key(member_id) = any (pgq._held_keys(25)) is not true then
+        raise exception 'this session is not member %', member_id
+            using errcode = 'PQ035', hint = 'Call it on the member''s session, or join the group again.';
     end if;
     perform from pgq.consumer_group g where g.consumer_group_id = id for no key update;
     update pgq.group_member m set topics = change_subscription.topics, topology = pgq._topology(change_subscription.topics)

@@ -157,7 +157,7 @@ begin
     select s.topic, s.partition, format('a segment ends at %s, and the next one begins at %s', s.end_offset, s.next_base),
            'restore what is missing between them, with its row of pgq.segment'
       from segment s
-     where s.next_base <> s.end_offset
+     where s.next_base <> s.end_offset and greatest(s.next_base, s.end_offset) > s.log_start_offset
        and not exists (select from unlisted u where u.partition_id = s.partition_id and u.base_offset = s.end_offset::text)
     union all
     select u.topic, u.partition, format('pgq.segment does not list the attached table pgq_log.%I, so nobody reads its records', u.name),

@@ -20,6 +20,7 @@ declare
     of_topic pgq.topic;
     settings jsonb;
     n int;
+    owner pgq.failure_topic;
 begin
     perform pgq._check_group_id(group_id);
     if group_id !~ '^[a-zA-Z0-9._-]+$' then
@@ -57,11 +58,14 @@ begin
                 perform pgq._finish_topic(id, n);
                 insert into pgq.failure_topic (topic_id, kind, group_id, origin) values (id, kind, group_id, origin);
             end if;
-            if not exists (select from pgq.failure_topic f
-                            where f.topic_id = id and f.kind = kind and f.group_id = create_retry_topics.group_id and f.origin = origin) then
+            select f.* into owner from pgq.failure_topic f where f.topic_id = id;
+            if (owner.kind = kind and owner.group_id = create_retry_topics.group_id and owner.origin = origin) is not true then
                 raise exception 'topic % is there already, and not for what group % could not process of %',
                     quote_literal(pgq._failure_topic_name(origin, group_id, kind)), quote_literal(group_id), quote_literal(origin)
-                    using errcode = 'PQ004', hint = 'Name the group otherwise, or delete that topic.';
+                    using errcode = 'PQ004',
+                          hint = case when owner.topic_id is null then 'Name the group otherwise, or delete that topic.'
+                                      else format('It has what group %L could not process of topic %L: name the group otherwise.',
+                                                  owner.group_id, owner.origin) end;
             end if;
         end loop;
         return next pgq._failure_topic_name(origin, group_id, 'retry');

@@ -1,13 +1,13 @@
 -- Append delayed records that are due, those due first before the others. The service calls it, and consumers do; call it now
 -- and then where there are neither.
 --
--- most     how many at most; and 16 MiB at most, to 100 partitions, out of some 50 tables
+-- most     how many at most, from 1 on; and 16 MiB at most, to 100 partitions, out of some 50 tables
 -- returns delivered    how many
 --         next_due_ms  how long until it is worth while to call again: 0 if more is due. Null: nothing waits
 -- transaction  short, and its own, READ COMMITTED: a record is moved by one transaction, so neither lost nor appended twice
 -- locks   DELIVERY, exclusive: who does not get it leaves the work to the holder; then what pgq.begin_append takes. Records that
 --         somebody cancels are left for the next time. Tables of past hours are dropped, if nobody uses them
--- raises  PQ009 (IsolationLevelError), PQ010 (NotLeaderError)
+-- raises  PQ009 (IsolationLevelError), PQ010 (NotLeaderError), PQ023 (InvalidRequestError)
 create or replace function pgq.deliver_due(most int default 1000, out delivered int, out next_due_ms bigint)
 language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
@@ -35,6 +35,10 @@ declare
     first record;
 begin
     perform pgq._check_leader();
+    if most is null or most < 1 then
+        raise exception 'cannot deliver % records', coalesce(most::text, 'NULL')
+            using errcode = 'PQ023', hint = 'most must be at least 1.';
+    end if;
     if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
         raise exception 'cannot deliver in a % transaction', upper(current_setting('transaction_isolation'))
             using errcode = 'PQ009',

@@ -14,8 +14,6 @@ as $$
       from pgq._busy_members(end_stuck_members.member_id) m
       join pg_stat_activity a on a.pid = m.pid
        -- the superuser's sessions, and those of roles that this one is no member of, are not its to end
-     where (pg_has_role(a.usesysid, 'USAGE') or pg_has_role('pg_signal_backend', 'USAGE'))
-       and (not (select r.rolsuper from pg_roles r where r.oid = a.usesysid)
-            or (select r.rolsuper from pg_roles r where r.rolname = current_user))
+     where pgq._may_end(a.usesysid)
        and a.state = 'active' and a.query_start < clock_timestamp() - m.session_timeout_ms * interval '1 millisecond'
 $$;

@@ -6,13 +6,14 @@
 --           keeps its origin and its count of attempts
 -- due_ats   when to try again; null: never, it goes to the dead letter topic
 -- errors    why it failed; the first 1,000 characters are kept
--- attempts  how often it has been tried in all; null: once more than its headers say
+-- attempts  how often it has been tried in all, from 1 on; null: once more than its headers say
 -- returns how many were moved: not those that retention or compaction has removed since they were read
 -- transaction  joins the caller's, READ COMMITTED. The records are copied as they stand in the log; headers named pgq.… say where they come from, how
 --           often they were tried and why that failed
 -- raises  PQ001 (UnknownTopicError), PQ002 (UnknownPartitionError), PQ004 (InvalidTopicError): no retry topic can be made, since a
 --         name would be illegal or another topic's; PQ009 (IsolationLevelError); PQ017 (InvalidTimestampError): more than ten years ahead;
---         PQ019 (InvalidGroupIdError), PQ023 (InvalidRequestError): arrays of different lengths, or more than 100 different hours
+--         PQ019 (InvalidGroupIdError), PQ023 (InvalidRequestError): arrays of different lengths, attempts below 1, or more than 100
+--         different hours
 -- locks   DELAY, shared, once a transaction, until its end; and those of pgq.begin_append for the dead letter topics
 create or replace function pgq.fail_records(
     group_id text, topics text[], partitions int[], offsets bigint[], due_ats timestamptz[], errors text[],
@@ -46,6 +47,10 @@ begin
                                          coalesce(cardinality(attempts), cardinality(topics))])) is not true then
         raise exception 'fail_records: arrays of different lengths'
             using errcode = 'PQ023', hint = 'Give a partition, an offset, a time or null, and an error or null for each topic.';
+    end if;
+    if 1 > any (attempts) then
+        raise exception 'a record cannot have been tried % times', (select min(a) from unnest(attempts) a)
+            using errcode = 'PQ023', hint = 'Give how often each has been tried in all, or null for once more than its headers say.';
     end if;
     for i in 1 .. cardinality(topics) loop
         part := pgq._partition(topics[i], partitions[i]);

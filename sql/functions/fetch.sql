@@ -75,7 +75,7 @@ begin
     end loop;
     -- after the rows and with a later snapshot
     select p.log_start_offset into start_offset from pgq.partition p where p.partition_id = part.partition_id;
-    if "offset" < start_offset then
+    if "offset" < start_offset and "offset" < pgq._least_position(part.partition_id, start_offset) then
         perform pgq._raise_offset_out_of_range(part.partition_id, "offset", start_offset,
                                                pgq._next_offset(part.sequence));
     end if;

@@ -1,5 +1,5 @@
 -- Say that a member lives, and see whether its group has changed. Looks after the member before it in the group, too: if its
--- session has ended, it is removed.
+-- session has ended, it is removed, unless it joins again within 0.2 s, which this waits.
 --
 -- count_claims  whether to count the claims that this session holds, and to look after all members, which takes longer
 -- returns generation  of the group: if it is another than before, work out the assignment anew. Null: this is no member
@@ -15,7 +15,10 @@ as $$
 #variable_conflict use_column
 declare
     me pgq.group_member;
-    neighbour bigint;
+    other pgq.group_member;
+    alive boolean;
+    missing boolean := false;  -- one whose session has ended
+    changed boolean := false;
 begin
     if count_claims then
         claims := cardinality(pgq._held_keys(26));
@@ -29,27 +32,42 @@ begin
     exception when others then
         raise warning 'delayed records: %', sqlerrm;  -- no reason to lose one's partitions
     end;
-    -- the ring: each member looks after the one before it
-    select m.member_id into neighbour from pgq.group_member m
-     where m.consumer_group_id = me.consumer_group_id and m.member_id < me.member_id order by m.member_id desc limit 1;
-    if not found then
-        select max(m.member_id) into neighbour from pgq.group_member m where m.consumer_group_id = me.consumer_group_id;
+    if me.group_instance_id is not null and me.pid = pg_backend_pid() then
+        perform pgq._beat(member_id, me.session_timeout_ms);
+        changed := me.dead_since is not null;  -- it was silent, and is not any more
     end if;
-    if neighbour <> me.member_id and not pgq._is_alive(neighbour)
-       -- who should have noticed may be stopped itself
-       or count_claims and exists (
-              select from pgq.group_member m
-               where m.consumer_group_id = me.consumer_group_id and m.member_id <> me.member_id and not pgq._is_alive(m.member_id))
-       or me.topology <> pgq._topology(me.topics) then
+    -- the ring: each member looks after the one before it, and where that one is dead or silent, after the one before that as well
+    for other in
+        (select m.* from pgq.group_member m
+          where m.consumer_group_id = me.consumer_group_id and m.member_id < me.member_id order by m.member_id desc)
+        union all
+        (select m.* from pgq.group_member m
+          where m.consumer_group_id = me.consumer_group_id and m.member_id > me.member_id order by m.member_id desc)
+    loop
+        alive := pgq._is_alive(other.member_id);
+        missing := missing or not alive and other.group_instance_id is null;
+        changed := changed or not alive and other.group_instance_id is not null;
+        if alive and other.dead_since is null then
+            if pgq._silent_since(other) is not null then
+                changed := true;
+            elsif not count_claims then
+                exit;
+            end if;
+        end if;
+    end loop;
+    if missing then
+        changed := pgq._await_return(array[me.consumer_group_id]) or changed;
+    end if;
+    if changed or me.topology <> pgq._topology(me.topics) then
         -- whoever else has seen it is about to do the same
         perform from pgq.consumer_group g where g.consumer_group_id = me.consumer_group_id for no key update skip locked;
         if found then
+            update pgq.group_member m set dead_since = null
+             where m.member_id = me.member_id and m.pid = pg_backend_pid() and m.dead_since is not null;
+            changed := pgq._remove_dead(me.consumer_group_id);
             update pgq.group_member m set topology = pgq._topology(m.topics)
              where m.consumer_group_id = me.consumer_group_id and m.topology <> pgq._topology(m.topics);
-            if found then
-                perform pgq._remove_dead(me.consumer_group_id);
-                perform pgq._bump(me.consumer_group_id);
-            elsif pgq._remove_dead(me.consumer_group_id) then
+            if found or changed then
                 perform pgq._bump(me.consumer_group_id);
             end if;
         end if;

@@ -1,6 +1,6 @@
--- What the service should have done and has not: nothing, while one runs. What `pgq doctor` tells.
+-- What the service should have done and has not: nothing, while one runs and others let it. What `pgq doctor` tells.
 --
--- grace   how long the service may take
+-- grace   how long the service may take, and others may hold segments that it is to drop
 -- returns a row a thing that is overdue: the job, the topic and partition (null where it has none), what is to be done, and
 --         for how long the job has not ended well; null: it never has
 -- transaction  joins the caller's
@@ -21,8 +21,8 @@ begin
     perform pgq._check_leader();
     job := 'retention';
     idle := (select clock_timestamp() - j.succeeded_at from pgq.job j where j.job = 'retention');
+    since := idle;
     if idle is null or idle > maintenance_due.grace then
-        since := idle;
         for part in select p.* from pgq.partition p join pgq.topic t using (topic_id) where t.state = 'ready' order by p.partition_id loop
             topic := (select t.name from pgq.topic t where t.topic_id = part.topic_id);
             partition := part.partition;
@@ -42,6 +42,27 @@ begin
                 return next;
             end if;
         end loop;
+    else
+        for topic, partition, finding in
+            select t.name, p.partition,
+                   format('%s segments below the log start could not be dropped for %s%s', below.segments,
+                          justify_interval(date_trunc('second', clock_timestamp() - n.held_since)),
+                          coalesce(', because of ' || pgq._lock_holders(below.tables), ''))
+              from pgq.partition p
+              join pgq.topic t on t.topic_id = p.topic_id and t.state = 'ready'
+             cross join lateral (select n.tree, pgq._held_since(n.tree) as held_since
+                                   from format('pgq_log.t%s_p%s', p.topic_id, p.partition) n (tree)) n
+             cross join lateral (select count(*) as segments,
+                                        array_agg(to_regclass(pgq._segment_name(p.topic_id, p.partition, s.base_offset))::oid)
+                                            || to_regclass(n.tree)::oid as tables
+                                   from pgq.segment s
+                                  where s.partition_id = p.partition_id and s.base_offset < p.log_start_offset
+                                    and s.end_offset <= p.log_start_offset) below
+             where n.held_since < clock_timestamp() - maintenance_due.grace and below.segments > 0
+             order by p.partition_id
+        loop
+            return next;
+        end loop;
     end if;
     job := 'compaction';
     since := (select clock_timestamp() - j.succeeded_at from pgq.job j where j.job = 'compaction');
@@ -53,6 +74,17 @@ begin
               join pgq.topic t on t.topic_id = p.topic_id and pgq._config_value(t.topic_id, 'cleanup.policy') like '%compact%'
              where t.state = 'ready' and (pgq._compaction_state(p, clock_timestamp() - maintenance_due.grace)).due
              order by p.partition_id
+        loop
+            return next;
+        end loop;
+    end if;
+    job := 'segments';
+    since := (select clock_timestamp() - j.succeeded_at from pgq.job j where j.job = 'segments');
+    if since is null or since > maintenance_due.grace then
+        for topic, partition, finding in
+            select o.topic, o.partition,
+                   format('the active segment has %s, and segment.bytes is %s', pg_size_pretty(o.bytes), pg_size_pretty(o.segment_bytes))
+              from pgq._oversized_segments() o order by o.partition_id
         loop
             return next;
         end loop;

@@ -5,7 +5,7 @@
 --         'to-offset'      value, or what offsets says
 --         'shift-by'       what is committed, and so many more; value may be negative
 --         'to-datetime'    the first record of that time or later, else the high watermark
---         'by-duration'    the same, for so long ago: an ISO-8601 duration (PnDTnHnMnS) or any interval
+--         'by-duration'    the same, for so long ago: an ISO-8601 duration (PnDTnHnMnS), or numbers with units (7d, 12h, 30m, 45s)
 -- value   a number, a time or a duration, as the spec has it; without a time zone a time is the session's
 -- topics, partitions  parallel arrays; null partitions, or a null element: every partition of the topic. Null topics: every
 --         partition that the group has committed an offset for
@@ -53,7 +53,7 @@ begin
         case spec
             when 'to-offset', 'shift-by' then number := value::bigint;
             when 'to-datetime' then since := value::timestamptz;
-            when 'by-duration' then since := clock_timestamp() - value::interval;
+            when 'by-duration' then since := clock_timestamp() - pgq._duration(value);
             else null;
         end case;
     exception when data_exception then

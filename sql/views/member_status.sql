@@ -20,7 +20,8 @@ with lock as materialized (
       from held h group by h.member_id, h.pid
 )
 select g.name as group_id, m.member_id, m.group_instance_id, m.client_id, m.client_addr, m.pid, m.joined_at,
-       case when not pg_is_in_recovery() then l.member_id is not null end as alive, m.dead_since, m.session_timeout_ms, m.topics,
+       case when not pg_is_in_recovery() then l.member_id is not null end as alive,
+       case when pg_is_in_recovery() or l.member_id is null then m.dead_since end as dead_since, m.session_timeout_ms, m.topics,
        case when not pg_is_in_recovery() then coalesce(a.partitions, 0) end as partitions,
        case when not pg_is_in_recovery() then coalesce(a.assignment, '{}') end as assignment
   from pgq.group_member m

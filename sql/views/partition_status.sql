@@ -1,6 +1,7 @@
 -- What an operator wants to know of each partition, those not yet in use left out.
 --
--- records    high watermark - log start, without the offsets that rolls skipped; rolled-back offsets are counted
+-- records    high watermark - log start, without the offsets that rolls skipped: the offsets given out that are not below the
+--            log start. Those that were rolled back are counted, and those whose records compaction has removed
 -- bytes      on disk; computed only if selected
 -- producers  open transactions that have appended: readers stop at the first offset that one of them may still fill.
 --            producer_… is the oldest, producer_age that of its transaction (null without pg_read_all_stats)
@@ -17,4 +18,4 @@ select t.name as topic, p.partition, p.log_start_offset, w.high_watermark, w.nex
   join pgq.partition p on p.topic_id = t.topic_id and p.partition < t.partitions
   join pgq._partition_progress() w using (partition_id)
  where t.state = 'ready';
-comment on view pgq.partition_status is 'Partitions: log start, high watermark, log end, records, bytes on disk, oldest open producer.';
+comment on view pgq.partition_status is 'Partitions: log start, high watermark, log end, records (offsets given out that are not below the log start, those of records that compaction has removed included), bytes on disk, oldest open producer.';

@@ -12,13 +12,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgq import Producer
+from pgq import Consumer, Producer
 from tests.acceptance.test_cli import refusal, run
 from tests.acceptance.test_cli_group import DRY_RUN, good, quick
 from tests.plugins.sessions import Connection, rows, value
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DEAD = "orders.billing.dlq"
+NO_MEMBER = (
+    "Group billing has no living member: start one soon. Retention deletes from a retry topic what nobody has read in"
+    " time.\n"
+)
 COLUMNS = (
     "topic,group,dead_letter_topic,partition,offset,origin_partition,origin_offset,failed_at,attempts,redriven,"
     "first_error,last_error"
@@ -181,7 +185,7 @@ def test_redrive_shows_first_and_then_does(dsn: str, conn: Connection) -> None:
         bury(conn, number, b"v%d" % number, error="odd" if number % 2 else "even")
     what = ("dlq", "redrive", "--topic", "orders", "--group", "billing", "--error", "even")
     code, shown, report = quick(dsn, *what)
-    assert (code, report) == (0, DRY_RUN)
+    assert (code, report) == (0, DRY_RUN + NO_MEMBER)
     header, *lines = [line.split() for line in shown.splitlines()]
     assert header == ["DEAD_LETTER_TOPIC", "PARTITION", "OFFSET", "FAILED_AT", "LAST_ERROR", "RETRY_TOPIC"]
     assert [(line[0], line[2], line[4], line[5]) for line in lines] == [
@@ -192,7 +196,7 @@ def test_redrive_shows_first_and_then_does(dsn: str, conn: Connection) -> None:
     assert (offsets(dsn), retried(conn)) == ([0, 1, 2, 3, 4], [])
 
     done = run(*what, "--execute", "--batch", "2", PGQ_DSN=dsn)
-    assert (done.returncode, done.stderr) == (0, "sent back 3 dead letters\n")
+    assert (done.returncode, done.stderr) == (0, "sent back 3 dead letters\n" + NO_MEMBER)
     assert [line.split() for line in done.stdout.splitlines()] == [
         ["TOPIC", "GROUP", "DEAD_LETTER_TOPIC", "RETRY_TOPIC", "RECORDS"],
         ["orders", "billing", DEAD, "orders.billing.retry", "3"],
@@ -201,7 +205,10 @@ def test_redrive_shows_first_and_then_does(dsn: str, conn: Connection) -> None:
     assert quick(dsn, *what, "--execute", "-o", "csv") == (
         0, "topic,group,dead_letter_topic,retry_topic,records\n", "sent back 0 dead letters\n"
     )  # fmt: skip
-    assert quick(dsn, "dlq", "redrive", "--execute", "--limit", "1", "--batch", "7")[2] == "sent back 1 dead letter\n"
+    with Consumer("orders", dsn=dsn, group_id="billing") as member:
+        member.getmany(timeout_ms=0)
+        report = quick(dsn, "dlq", "redrive", "--execute", "--limit", "1", "--batch", "7")[2]
+    assert report == "sent back 1 dead letter\n", "somebody is there to process it"
     assert offsets(dsn) == [3]
 
 
@@ -243,7 +250,7 @@ def test_what_fails_again_meanwhile_is_left(dsn: str, conn: Connection) -> None:
     finally:
         ended.set()
         worker.join()
-    assert (code, report) == (0, "sent back 3 dead letters\n")
+    assert (code, report) == (0, "sent back 3 dead letters\n" + NO_MEMBER)
     assert {row["redriven"] for row in json.loads(good(dsn, "dlq", "list", "-o", "json"))} <= {1}
 
 
@@ -275,6 +282,20 @@ def test_what_was_done_before_an_error_is_told(dsn: str, conn: Connection) -> No
     code, shown, sentence = quick(dsn, "dlq", "purge", "--batch", "1", "--execute")
     assert (code, shown.splitlines()[1].split()[-1], "trapped" in sentence) == (1, "1", True)
     assert offsets(dsn) == [1]
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_other_isolation_levels_by_default(dsn: str, conn: Connection, isolation: str) -> None:
+    for number in range(2):
+        bury(conn, number)
+    name = value(conn, "select quote_ident(current_database())")
+    conn.execute(f"alter database {name} set default_transaction_isolation = '{isolation}'")
+    assert offsets(dsn) == [0, 1]
+    good(dsn, "dlq", "show", DEAD, "0", "0")
+    assert quick(dsn, "dlq", "redrive")[0] == 0
+    assert quick(dsn, "dlq", "redrive", "--limit", "1", "--execute")[0] == 0
+    assert quick(dsn, "dlq", "purge", "--execute")[0] == 0
+    assert offsets(dsn) == []
 
 
 def test_usage_errors() -> None:

@@ -524,6 +524,21 @@ def test_dead_rows(dsn: str, conn: Connection) -> None:
     assert is_well(dsn, "vacuum")
 
 
+def test_dead_rows_of_the_catalog(dsn: str, conn: Connection) -> None:
+    """Segments come and go."""
+    columns = ", ".join(f"c{n} int" for n in range(500))
+    for _ in range(20):
+        conn.execute(f"create table public.passing ({columns})")
+        conn.execute("drop table public.passing")
+    conn.execute("select pg_stat_force_next_flush()")
+    eventually(lambda: not is_well(dsn, "vacuum", dead_rows=5000))
+    finding = fault(dsn, "vacuum", dead_rows=5000)
+    assert finding.status is WARNING
+    assert finding.finding.startswith("table pg_attribute has 10,")
+    assert "vacuum (verbose) pg_attribute" in finding.remedy
+    assert is_well(dsn, "vacuum")
+
+
 def test_transaction_ids_are_not_given_back(make_server: MakeServer, session: Callable[[str], Connection]) -> None:
     """An open transaction keeps the ids of 160,000 that have ended, although autovacuum may let 100,000 become old."""
     dsn = make_server(autovacuum_freeze_max_age="100000").dsn()
@@ -552,9 +567,30 @@ def test_the_lock_table_is_small(make_server: MakeServer, session: Callable[[str
     assert "max_locks_per_transaction = 128" in finding.remedy
     query, _ = found(dsn, "locks", locks=0.2)
     assert query.finding.startswith("a query of pgq_topic.large without a condition takes some ")
+    # 112 partitions, at the end: two locks each
+    *_, last = found(dsn, "locks", locks=0.17)
+    assert last.finding.startswith("a group that reads all 112 partitions takes some 224 locks of about 1,280")
+    assert "max_locks_per_transaction = 128" in last.remedy
     taking = session(dsn)
     for n in range(700):
         taking.execute("select pg_advisory_xact_lock(%s)", [n])
     taken, _ = found(dsn, "locks")
     assert taken.finding.startswith("70")
     assert "pg_locks" in taken.remedy
+
+
+def test_the_lock_table_is_full(make_server: MakeServer, session: Callable[[str], Connection]) -> None:
+    dsn = make_server(max_connections="20", max_locks_per_transaction="10").dsn()
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        for n in range(10):
+            conn.execute("select pgq.create_topic(%s, 3)", [f"t{n}"])
+    taking = session(dsn)
+    taking.autocommit = True
+    with pytest.raises(psycopg.errors.OutOfMemory):
+        taking.execute("select pg_advisory_lock(n) from generate_series(1, 10000) n")
+    # enough for a session to begin
+    taking.execute("select pg_advisory_unlock(n) from generate_series(1, 50) n")
+    findings = [f for f in examine(dsn) if "could not be looked at" in f.finding]
+    assert findings
+    assert {f.status for f in findings} == {PROBLEM}
+    assert all("raise max_locks_per_transaction" in f.remedy for f in findings if f.remedy)

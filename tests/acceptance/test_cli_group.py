@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -19,11 +20,13 @@ from typer.testing import CliRunner
 
 from pgq import Admin, Consumer, Producer, TopicPartition
 from pgq.cli import app
+from pgq.embedded_cluster import EmbeddedCluster
 from tests.acceptance.test_cli import PGQ, environment, refusal, run
 from tests.acceptance.test_cli_topic import in_terminal
 from tests.plugins.sessions import Connection, eventually, rows, value
 
 OFFSETS_HEADER = "GROUP TOPIC PARTITION CURRENT_OFFSET LOG_END_OFFSET LAG TIME_LAG CONSUMER_ID HOST CLIENT_ID"
+LAG_HEADER = "STATUS GROUP TOPIC PARTITIONS LAG TIME_LAG CLAIMED UNCOMMITTED"
 DRY_RUN = "Nothing was changed: this is what --execute would do.\n"
 
 
@@ -315,12 +318,12 @@ def test_lag_and_its_limits(dsn: str, orders: str) -> None:
     assert code == 0
     assert lines[0].startswith("OK: group billing is 9 records behind in topic orders, the oldest of them ")
     assert lines[0].partition(" | ")[2].startswith("lag=9;;;0 time_lag=")
-    assert lines[1].split() == ["STATUS", "GROUP", "TOPIC", "PARTITIONS", "LAG", "TIME_LAG", "CLAIMED"]
+    assert lines[1].split() == LAG_HEADER.split()
     table = [line.split() for line in lines[2:]]
     assert [row[:5] + row[6:] for row in table] == [
-        ["OK", "audit", "orders", "2", "0", "0"],
-        ["OK", "audit", "payments", "1", "1", "0"],
-        ["OK", "billing", "orders", "2", "9", "0"],
+        ["OK", "audit", "orders", "2", "0", "0", "0"],
+        ["OK", "audit", "payments", "1", "1", "0", "0"],
+        ["OK", "billing", "orders", "2", "9", "0", "0"],
     ]
     assert float(table[0][5]) == 0 < float(table[1][5]) < 86_400 < float(table[2][5])
     for arguments, expected, word in (
@@ -361,7 +364,171 @@ def test_lag_of_living_members(dsn: str, orders: str) -> None:
         eventually(lambda: json.loads(quick(dsn, "lag", "-o", "json")[1])["groups"][0]["lag"] == 0)
         code, lines = lag(dsn, "billing", "-w", "0", "--time-warning", "0")
         assert (code, lines[0].partition(" | ")[0]) == (0, "OK: group billing is 0 records behind in topic orders")
-        assert lines[2].split()[-1] == "2", "both partitions are claimed"
+        assert lines[2].split()[-2] == "2", "both partitions are claimed"
+
+
+LIMITS = (["-w", "100"], ["-c", "100"], ["--time-warning", "1e12"], ["--time-critical", "1e12"])
+
+
+def performance(line: str) -> dict[str, str]:
+    """label -> value of what a monitoring system makes of the first line: a number with its unit, or U for unknown."""
+    _, separator, data = line.partition(" | ")
+    assert separator, line
+    found = {}
+    for part in data.split(" "):
+        match = re.fullmatch(r"(\w+)=(-?[0-9.]+s?|U);([0-9.e+]*);([0-9.e+]*);0", part)
+        assert match, part
+        found[match[1]] = match[2]
+    return found
+
+
+def test_lag_of_a_group_that_never_committed(dsn: str, orders: str) -> None:
+    """Its members live and hold all partitions, and records wait: that is not a lag of 0."""
+    sentence = "group billing has nothing committed for 2 of 2 partitions of topic orders"
+    with member(dsn, orders, enable_auto_commit=False):
+        code, lines = lag(dsn, "billing")
+        assert (code, lines[0].partition(" | ")[0]) == (0, f"OK: {sentence}")
+        assert performance(lines[0]) == {"lag": "U", "time_lag": "U"}
+        assert [line.split() for line in lines[1:]] == [
+            LAG_HEADER.split(),
+            ["OK", "billing", "orders", "2", "-", "-", "2", "2"],
+        ]
+        for limit in LIMITS:
+            code, lines = lag(dsn, *limit)
+            assert (code, lines[0].partition(" | ")[0]) == (1, f"WARNING: {sentence}"), limit
+            assert performance(lines[0]) == {"lag": "U", "time_lag": "U"}
+        code, shown, _ = quick(dsn, "lag", "-w", "100", "-o", "json")
+        found = json.loads(shown)
+        assert (code, found["status"], found["summary"]) == (1, "WARNING", f"WARNING: {sentence}")
+        assert found["groups"] == [
+            {
+                "status": "WARNING",
+                "group": "billing",
+                "topic": orders,
+                "partitions": 2,
+                "lag": None,
+                "time_lag": None,
+                "claimed": 2,
+                "uncommitted": 2,
+            }
+        ]
+        code, shown, report = quick(dsn, "lag", "-w", "100", "-o", "csv")
+        (row,) = csv.DictReader(io.StringIO(shown))
+        assert (code, row["lag"], row["time_lag"], row["uncommitted"]) == (1, "", "", "2")
+        assert report == f"WARNING: {sentence}\n"
+
+
+def test_lag_where_some_partitions_have_nothing_committed(dsn: str, orders: str) -> None:
+    with member(dsn, orders, "payments", enable_auto_commit=False) as consumer:
+        consumer.commit({TopicPartition(orders, 0): 7})
+        code, lines = lag(dsn, "-t", orders)
+        assert code == 0
+        assert re.fullmatch(
+            r"OK: group billing is 3 records behind in topic orders, the oldest of them [0-9.]+ s old;"
+            r" group billing has nothing committed for 1 of 2 partitions of topic orders",
+            lines[0].partition(" | ")[0],
+        )
+        assert performance(lines[0])["lag"] == "3"
+        assert [lines[2].split()[n] for n in (0, 4, 6, 7)] == ["OK", "3", "2", "1"]
+        for arguments, expected in ((["-w", "100"], 1), (["-w", "2"], 1), (["-c", "2"], 2), (["-c", "3"], 1)):
+            code, lines = lag(dsn, "-t", orders, *arguments)
+            assert (code, "nothing committed for 1 of 2" in lines[0]) == (expected, True), arguments
+        code, lines = lag(dsn, "-w", "100")
+        assert (code, lines[0].count("nothing committed"), ", and 1 more | " in lines[0]) == (1, 1, True)
+        assert [line.split()[0] for line in lines[2:]] == ["WARNING", "WARNING"]
+        consumer.commit({TopicPartition(orders, 1): 4, TopicPartition("payments", 0): 1})
+        code, lines = lag(dsn, "-w", "100")
+        assert (code, "nothing" in lines[0]) == (0, False)
+
+
+def test_lag_tells_of_a_group_that_never_committed_beside_others(dsn: str, orders: str) -> None:
+    commit(dsn, "audit", {(orders, 0): 3, (orders, 1): 4})
+    with member(dsn, orders, enable_auto_commit=False):
+        for arguments, expected, beginning in (
+            ([], 0, "OK: group audit is 7 records behind"),
+            (["-w", "5"], 1, "WARNING: group audit is 7 records behind"),
+            (["-c", "5"], 2, "CRITICAL: group audit is 7 records behind"),
+            (["-c", "9"], 1, "WARNING: group billing has nothing committed for 2 of 2 partitions of topic orders | "),
+        ):
+            code, lines = lag(dsn, *arguments)
+            assert (code, lines[0][: len(beginning)]) == (expected, beginning)
+            assert "group billing has nothing committed for 2 of 2 partitions of topic orders | " in lines[0]
+            assert performance(lines[0])["lag"] == "7"
+
+
+def test_a_partition_without_records_has_no_lag(dsn: str, conn: Connection) -> None:
+    """Neither one that never had any, nor one whose records were all deleted and whose segment was rolled."""
+    with Admin(dsn) as admin, Producer(dsn) as producer:
+        admin.create_topic("quiet", 2)
+        for _ in range(3):
+            producer.send("quiet", b"v", partition=1)
+        producer.flush()
+        admin.delete_records({TopicPartition("quiet", 1): 3})
+    conn.execute("select pgq._make_segment(p.partition_id, 4096) from pgq.partition p where p.partition = 1")
+    assert value(conn, "select pgq._roll_segment(p.partition_id) from pgq.partition p where p.partition = 1")
+    with member(dsn, "quiet", enable_auto_commit=False):
+        code, lines = lag(dsn, "billing", "-w", "0", "--time-warning", "0")
+        assert (code, lines[0]) == (
+            0,
+            "OK: group billing is 0 records behind in topic quiet | lag=0;0;;0 time_lag=0.000s;0;;0",
+        )
+        assert lines[2].split() == ["OK", "billing", "quiet", "2", "0", "0.0", "2", "0"]
+
+
+def test_lag_of_a_group_that_reads_nothing(dsn: str, orders: str) -> None:
+    with member(dsn, orders, enable_auto_commit=False):
+        pass
+    commit(dsn, "audit", {(orders, 0): 3})
+    assert lag(dsn, "-w", "100")[0] == 0, "nobody asked for it"
+    code, lines = lag(dsn, "billing")
+    assert (code, lines[0]) == (0, "OK: group billing reads nothing | lag=U;;;0 time_lag=U;;;0")
+    for limit in LIMITS:
+        code, lines = lag(dsn, "billing", *limit)
+        assert (code, lines[0].partition(" | ")[0]) == (3, "UNKNOWN: group billing reads nothing"), limit
+        assert performance(lines[0]) == {"lag": "U", "time_lag": "U"}
+        assert lines[2].split() == ["UNKNOWN", "billing", "-", "0", "-", "-", "0", "0"]
+    code, lines = lag(dsn, "billing", "audit", "-w", "5")
+    assert (code, lines[0].partition(" | ")[0]) == (3, "UNKNOWN: group billing reads nothing")
+    assert performance(lines[0])["lag"] == "7"
+    code, lines = lag(dsn, "billing", "audit", "-c", "5")
+    assert (code, lines[0][:32]) == (2, "CRITICAL: group audit is 7 recor"), "it does not hide what is worse"
+    assert "; group billing reads nothing | " in lines[0]
+    code, lines = lag(dsn, "billing", "audit", "-c", "9", "-t", orders)
+    assert (code, lines[0].partition(" | ")[0]) == (3, "UNKNOWN: group billing does not read orders")
+    with Admin(dsn) as admin:
+        admin.delete_topic(orders)
+    code, shown, _ = quick(dsn, "lag", "audit", "-w", "5", "-o", "json")
+    found = json.loads(shown)
+    assert (code, found["summary"]) == (3, "UNKNOWN: group audit reads nothing")
+    assert [(row["status"], row["topic"], row["lag"]) for row in found["groups"]] == [("UNKNOWN", None, None)]
+
+
+def test_lag_on_a_standby_is_unknown(cluster: EmbeddedCluster) -> None:
+    """It knows no high watermark, whether or not it has heard of the group already."""
+    leader = cluster.leader.dsn("app")
+    standby = next(iter(cluster.followers.values())).dsn("app")
+    beginning = "UNKNOWN: this server is a standby"
+    for arguments in ([], ["-w", "100"], ["-t", "orders"]):
+        code, lines = lag(standby, *arguments)
+        assert (code, len(lines), lines[0][: len(beginning)]) == (3, 1, beginning)
+    with Admin(leader) as admin, Producer(leader) as producer:
+        admin.create_topic("orders")
+        producer.send("orders", b"v")
+    commit(leader, "billing", {("orders", 0): 0})
+    assert lag(leader, "-w", "0")[0] == 1
+    with psycopg.connect(standby, autocommit=True) as follower:
+        eventually(lambda: value(follower, "select count(*) from pgq.group_partition_status") == 1)
+    for arguments in ([], ["billing"], ["billing", "-w", "100"], ["--time-critical", "1"], ["nope"]):
+        code, lines = lag(standby, *arguments)
+        assert (code, len(lines), lines[0][: len(beginning)]) == (3, 1, beginning), arguments
+        assert "name the primary in the DSN" in lines[0]
+    code, shown, _ = quick(standby, "lag", "billing", "-o", "json")
+    found = json.loads(shown)
+    assert (code, found["status"], found["groups"]) == (3, "UNKNOWN", [])
+    assert found["summary"].startswith(beginning)
+    code, shown, report = quick(standby, "lag", "billing", "-o", "csv")
+    assert (code, shown) == (3, ",".join(LAG_HEADER.lower().split()) + "\n")
+    assert report.startswith(beginning)
 
 
 def test_lag_is_unknown(dsn: str, orders: str) -> None:
@@ -376,6 +543,8 @@ def test_lag_is_unknown(dsn: str, orders: str) -> None:
         assert len(lines) == 1
     code, lines = lag("host=127.0.0.1 port=1")
     assert (code, lines[0][:9], len(lines)) == (3, "UNKNOWN: ", 1)
+    code, shown, _ = quick(dsn, "lag", "nope", "-o", "json")
+    assert (code, json.loads(shown)["status"]) == (3, "UNKNOWN"), "an object, whatever goes wrong"
     for wrong in (
         ["-w", "x"],
         ["-w", "-1"],

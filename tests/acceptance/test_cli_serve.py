@@ -189,6 +189,8 @@ def test_what_the_numbers_say(dsn: str, serve: Serve, connect: Callable[[], Conn
         for _ in range(5):
             producer.send("orders", b"x", partition=0)
         producer.send("orders", b"x", partition=1)
+        for _ in range(3):
+            producer.send("orders", b"later", delay_ms=3_600_000)
         producer.flush()
         admin.delete_records({TopicPartition("orders", 0): 2})
         admin.alter_consumer_group_offsets("billing", {TopicPartition("orders", 0): 3, TopicPartition("orders", 1): 1})
@@ -197,6 +199,7 @@ def test_what_the_numbers_say(dsn: str, serve: Serve, connect: Callable[[], Conn
     assert ({}, 1) in found["pgq_up"]
     assert found["pgq_build_info"] == [({"version": pgq.__version__}, 1)]
     assert numbers(service, "pgq_topic_partitions") == {("orders",): 2}
+    assert numbers(service, "pgq_delayed_records") == {("orders",): 3}
     assert numbers(service, "pgq_topic_partition_oldest_offset") == {("orders", "0"): 2, ("orders", "1"): 0}
     assert numbers(service, "pgq_topic_partition_current_offset") == {("orders", "0"): 5, ("orders", "1"): 1}
     assert numbers(service, "pgq_consumergroup_current_offset_sum") == {("billing", "orders"): 4}

@@ -81,10 +81,10 @@ def test_list_in_every_form(dsn: str) -> None:
         for number in range(4):
             producer.send("orders", b"x", partition=number % 2)
     table = ok("topic", "list", PGQ_DSN=dsn).splitlines()
-    assert table[0].split() == ["TOPIC", "STATE", "PARTITIONS", "RECORDS", "SKEW", "CREATED_AT"]
-    assert [line.split()[:5] for line in table[1:]] == [
-        ["orders", "ready", "2", "4", "1.0"],
-        ["payments", "ready", "1", "0", "-"],
+    assert table[0].split() == ["TOPIC", "STATE", "PARTITIONS", "RECORDS", "DELAYED", "SKEW", "CREATED_AT"]
+    assert [line.split()[:6] for line in table[1:]] == [
+        ["orders", "ready", "2", "4", "0", "1.0"],
+        ["payments", "ready", "1", "0", "0", "-"],
     ]
     assert not any(line.endswith(" ") or "\x1b" in line for line in table)
     rows = list(csv.DictReader(io.StringIO(ok("topic", "list", "-o", "csv", "--bytes", PGQ_DSN=dsn))))
@@ -183,6 +183,24 @@ def test_delete_asks_in_a_terminal_and_needs_yes_elsewhere(dsn: str) -> None:
         assert code == 0
         assert "deleted topic orders" in shown
         assert admin.list_topics() == []
+
+
+def test_delayed_records_are_shown(dsn: str) -> None:
+    with Admin(dsn) as admin, Producer(dsn) as producer:
+        admin.create_topic("orders", 2)
+        admin.create_topic("others")
+        for _ in range(5):
+            producer.send("orders", b"later", delay_ms=3_600_000)
+        producer.flush()
+        listed = json.loads(ok("topic", "list", "-o", "json", PGQ_DSN=dsn))
+        assert [(row["topic"], row["records"], row["delayed"]) for row in listed] == [
+            ("orders", 0, 5),
+            ("others", 0, 0),
+        ]
+        assert json.loads(ok("topic", "describe", "orders", "-o", "json", PGQ_DSN=dsn))["delayed"] == 5
+        code, shown = in_terminal("n", "topic", "delete", "orders", PGQ_DSN=dsn)
+        assert code == 1
+        assert "Delete topic orders with 2 partitions, 0 records and 5 delayed records?" in shown
 
 
 def test_colours_are_for_terminals_and_not_with_no_color(dsn: str) -> None:

@@ -167,7 +167,7 @@ def test_one_transaction_of_a_row_a_record_and_an_offset(dsn: str, topic: str) -
         with (
             psycopg.connect(dsn) as connection,
             Producer() as producer,
-            Consumer(topic, group_id="billing", auto_offset_reset="earliest") as consumer,
+            Consumer(topic, group_id="billing", auto_offset_reset="earliest", enable_auto_commit=False) as consumer,
         ):
             (record,) = read(consumer, 1)
             connection.execute("insert into invoice values (%s, %s)", [record.key.decode(), int(record.value)])

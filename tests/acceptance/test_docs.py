@@ -1,10 +1,15 @@
-"""What the documentation says is true: its examples run, and its tables are those of the code.
+"""What the documentation says is true: its examples run and print what they show, and its tables are those of the code.
 
 Blocks of a page run in order, in one Python namespace, on a database of the page's own that PGQ_DSN names. Fences:
-python; sql (through psql, as a reader would); sh; console, of which lines that begin with `$ ` run. Of the latter two,
-lines are left out that export the DSN of a server that is not ours, or start what does not end. Every other block
-stands in NOT_RUN with a reason, which mostly is the test that does run it. A new block that neither runs nor stands
-there fails.
+python; sql (through psql, as a reader would); sh; console, of which lines that begin with `$ ` run, in one shell. Of
+the latter two, lines are left out that export the DSN of a server that is not ours, or start what does not end. Every
+other block stands in NOT_RUN with a reason, which mostly is the test that does run it. A new block that neither runs
+nor stands there fails.
+
+What a page shows is compared with what is printed: the lines below a command of a console; and the comment behind a
+`print` of Python, up to `: ` or `; ` where an explanation follows, with what it prints first. Times, durations and
+ports may be others, and `…` stands for anything. A command below which nothing stands may print anything, and so may a
+`print` without a comment.
 """
 
 from __future__ import annotations
@@ -19,7 +24,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import tokenize
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +45,12 @@ from pgq.telemetry import CONSUMER_METRICS, PRODUCER_METRICS, SERVICE_METRICS
 
 ROOT = Path(pgq.__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "examples" / "README.md", *ROOT.glob("docs/**/*.md")])
 
+# Pages that begin without the schema, since they install it.
+WITHOUT_SCHEMA = {"docs/tutorial.md"}
 # Pages with commands of a superuser: they run on a server of their own.
-OWN_SERVER = {"docs/howto/doctor.md", "docs/howto/move.md", "docs/reference/roles.md"}
+OWN_SERVER = {"examples/README.md", "docs/howto/doctor.md", "docs/howto/move.md", "docs/reference/roles.md"}
 
 INSTALLS = "downloads from an index; test_wheel.py installs the wheel"
 CLASH = "pip, in an environment of its own; test_name_clash.py"
@@ -52,7 +61,6 @@ NOT_RUN: dict[str, dict[str, str]] = {
     "README.md": {
         "make demo": "make itself; test_demo.py",
         "pip install": INSTALLS,
-        'select "timestamp"': "the same query on the topic of `make demo`: test_demo.py, test_sql_page.py",
     },
     "docs/sql.md": {"": "test_sql_page.py runs each, and looks at the answer"},
     "docs/tutorial.md": {"pip install": INSTALLS, "$ pgq dev": DEV},
@@ -69,7 +77,6 @@ NOT_RUN: dict[str, dict[str, str]] = {
         "create publication": "the same",
         "create subscription": "the same",
     },
-    "docs/howto/outbox.md": {"from django.db": "a view of a Django project; test_outbox_connections.py"},
     "docs/howto/replication.md": {
         "docker compose": "Docker; test_compose.py",
         "pgq dev": DEV,
@@ -80,8 +87,6 @@ NOT_RUN: dict[str, dict[str, str]] = {
         "pgq serves": OUTPUT,
         "[Unit]": "systemd is not everywhere; test_cli_serve.py runs its command",
         "docker build": "Docker; test_compose.py builds the image and runs it",
-        "@asynccontextmanager": "FastAPI is none of the dependencies; test_maintenance.py",
-        "class Command": "runs until it is ended, in a Django project; test_maintenance.py",
         "*/5 * * * *": "a line of a crontab; test_cli_maintain.py",
         "scrape_configs": "Prometheus; test_yaml_is_yaml",
         "groups:": "Prometheus; test_yaml_is_yaml, and the metrics are those of test_metrics_of_the_service",
@@ -94,7 +99,6 @@ NOT_RUN: dict[str, dict[str, str]] = {
     "docs/howto/testing.md": {
         "pip install": INSTALLS,
         "#": "test_testing.py runs it under pytest",
-        "def test_an_order_is_billed": "FastAPI is none of the dependencies; test_testing.py",
         "[tool.pytest": "settings of pytest; test_testing.py",
         "services:": "of GitHub; test_yaml_is_yaml",
     },
@@ -102,8 +106,10 @@ NOT_RUN: dict[str, dict[str, str]] = {
         "CHECK ": OUTPUT,
         "pgq produce flights flights.csv.gz": "tail -f does not end; test_cli_produce.py",
     },
+    "docs/reference/python.md": {"": "signatures; test_python_reference_is_generated"},
     "docs/reference/roles.md": {"create role pgq_reader": "what `pgq db roles` has done already; test_roles.py"},
     "docs/reference/sql.md": {"pgq.": "signatures; test_sql_functions_and_their_signatures"},
+    "examples/README.md": {"pip install": f"{INSTALLS}; test_examples.py runs each program"},
 }
 LEFT_OUT = re.compile(r"export PGQ_(DIRECT_)?DSN=|pgq (serve|dev)\b|tail -f|pgq consume .*-f\b")
 # What commands find in their folder.
@@ -147,24 +153,75 @@ def commands(block: Block) -> list[str]:
     """What a shell runs of a block."""
     match block.language:
         case "console":
-            lines = re.findall(r"^\$ (.*)$", block.text, re.MULTILINE)
-            return [line for line in lines if not LEFT_OUT.match(line)]
+            return [command for command, _ in shown_outputs(block) if not LEFT_OUT.match(command)]
         case "sh":
             script = "".join(line for line in block.text.splitlines(keepends=True) if not LEFT_OUT.match(line))
             return [script] if script.strip() else []
     return []
 
 
+def shown_outputs(block: Block) -> list[tuple[str, str]]:
+    """The commands of a console, and what stands below each."""
+    return re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block.text, re.MULTILINE)
+
+
+def shown_comments(block: Block) -> dict[int, str]:
+    """Line of the page -> the comment there, where a call of print begins."""
+    tokens = tokenize.generate_tokens(StringIO(block.text).readline)
+    comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+    code = block.text.splitlines()
+    return {block.line + line: comment for line, comment in comments.items() if re.match(r" *print\(", code[line - 1])}
+
+
+# What is another each time -> what it may be.
+PASSING = [
+    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"),
+    (r"[\d,]+ records/s", r"[\d,]+ records/s"),
+    (r"\d+(?:\.\d+)? s(?= |,|$)", r"[\d.,]+ s"),
+    (r"\d+\.\d{3}", r"\d+(?:\.\d+)?"),  # seconds
+    (r"127\.0\.0\.1:\d+", r"127\.0\.0\.1:\d+"),
+    (r" *…(?: *(?=\n|$))?", r".*"),
+    (r"\s+", r"\s+"),  # columns are as wide as what is in them
+]
+
+
+def is_shown(shown: str, printed: str) -> bool:
+    """Whether a page shows what was printed."""
+    pattern, rest = "", shown.strip()
+    while rest:
+        for passing, allowed in PASSING:
+            if found := re.match(passing, rest, re.MULTILINE):
+                pattern += allowed
+                break
+        else:
+            found = re.match(r"[^\W\d]+|.", rest)
+            pattern += re.escape(found[0])
+        rest = rest[found.end() :]
+    return re.fullmatch(pattern, printed.strip(), re.DOTALL) is not None
+
+
 def run_python(block: Block, namespace: dict[str, Any]) -> None:
     source = "\n" * block.line + block.text  # so that tracebacks name the line of the page
     code = compile(source, str(block.page), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    printed: dict[int, list[str]] = {}
+
+    def note(*values: object) -> None:
+        printed.setdefault(sys._getframe(1).f_lineno, []).append(" ".join(map(str, values)))
+
+    namespace["print"] = note
     if code.co_flags & inspect.CO_COROUTINE:
         asyncio.run(eval(code, namespace))
     else:
         exec(code, namespace)  # noqa: S102
+    for line, shown in shown_comments(block).items():
+        first = printed.get(line, ["nothing"])[0]
+        without_explanation = re.split(r"[:;] ", shown)[0]
+        assert is_shown(shown, first) or is_shown(without_explanation, first), (
+            f"{name_of(block.page)}, line {line} shows {shown}, and printed is {first}"
+        )
 
 
-def run_program(block: Block, command: list[Any], text: str = "") -> None:
+def run_program(block: Block, command: list[Any], text: str = "") -> str:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
     with subprocess.Popen(
@@ -176,13 +233,24 @@ def run_program(block: Block, command: list[Any], text: str = "") -> None:
             os.killpg(process.pid, signal.SIGKILL)
             raise
     assert process.returncode == 0, f"{block}: {output}"
+    return output
+
+
+def run_console(block: Block) -> None:
+    """Run the commands in one shell, as they are typed, and compare what each printed."""
+    end = "-- the end of a command --"
+    run = [(command, shown) for command, shown in shown_outputs(block) if not LEFT_OUT.match(command)]
+    script = "".join(f"{command}\ncode=$?; echo '{end}'; [ $code = 0 ] || exit $code\n" for command, _ in run)
+    outputs = run_program(block, ["bash", "-uo", "pipefail", "-c", script]).split(f"{end}\n")
+    for (command, shown), printed in zip(run, outputs, strict=False):  # after the last end there is nothing
+        assert not shown or is_shown(shown, printed), f"{block} shows for {command}\n{shown}\nand printed is\n{printed}"
 
 
 @pytest.fixture
 def page_dsn(request: pytest.FixtureRequest, page: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The DSN of the page's database; where it takes a superuser, PostgreSQL's own programs are one."""
     if name_of(page) not in OWN_SERVER:
-        dsn: str = request.getfixturevalue("dsn")
+        dsn: str = request.getfixturevalue("empty_dsn" if name_of(page) in WITHOUT_SCHEMA else "dsn")
         return dsn
     server: EmbeddedServer = request.getfixturevalue("own_server")
     with psycopg.connect(server.dsn(), autocommit=True) as superuser:
@@ -206,18 +274,76 @@ def clear_new(block: Block) -> None:
                 superuser.execute("create database new owner app")
 
 
+@pytest.mark.parametrize(
+    "shown, printed",
+    [
+        ("schema pgq: none -> 0006", "schema pgq: none -> 0006\n"),
+        ("AT                        N\n2026-05-31T12:00:00.125Z  1", "AT  N\n2031-01-01T10:11:12.000Z  1"),
+        ("2 records in 0.1 s, 22 records/s", "2 records in 12.35 s, 1,022 records/s"),
+        ("SECONDS\n 12.501", "SECONDS\n0.5"),
+        ("runs on 127.0.0.1:26342", "runs on 127.0.0.1:1024"),
+        ("RecordMetadata(partition=…, offset=0, …)", "RecordMetadata(partition=3, offset=0, timestamp=5)"),
+        ("first\n…\nlast…", "first\n2\n3\nlast one"),
+    ],
+)
+def test_what_is_another_each_time_may_be_so(shown: str, printed: str) -> None:
+    assert is_shown(shown, printed)
+
+
+@pytest.mark.parametrize(
+    "shown, printed",
+    [
+        ("schema pgq: none -> banana", "schema pgq: none -> 0006"),
+        ("AT                        N\n2026-05-31T12:00:00.125Z  1", "AT  N\n2031-01-01T10:11:12.000Z  2"),
+        ("3 records in 0.1 s, 22 records/s", "2 records in 0.1 s, 22 records/s"),
+        ("SECONDS\n 12.501", "SECONDS\n-"),
+        ("SKEW\n1.5", "SKEW\n1.0"),
+        ("runs on 127.0.0.1:26342", "runs on 10.0.0.1:26342"),
+        ("RecordMetadata(partition=…, offset=0, …)", "RecordMetadata(partition=3, offset=1, timestamp=5)"),
+        ("first\nlast", "first\n2\nlast"),
+        ("first\nlast", "first"),
+        ("nothing", ""),
+    ],
+)
+def test_what_differs_is_not_shown(shown: str, printed: str) -> None:
+    assert not is_shown(shown, printed)
+
+
+@pytest.mark.parametrize("comment", ["12", "12: a dozen", "12; or so"])
+def test_the_comment_behind_a_print_is_compared(comment: str) -> None:
+    page = Path(ROOT / "README.md")
+    run_python(Block(page, 1, "python", f"for n in (12, 13):\n    print(n)  # {comment}\n"), {})
+    with pytest.raises(AssertionError, match=r"line 2 shows 12.*, and printed is 13"):
+        run_python(Block(page, 1, "python", f"print(13)  # {comment}\n"), {})
+    with pytest.raises(AssertionError, match=r"line 3 shows 12.*, and printed is nothing"):
+        run_python(Block(page, 1, "python", f"for n in ():\n    print(n)  # {comment}\n"), {})
+
+
+def test_the_lines_below_a_command_are_compared() -> None:
+    page = Path(ROOT / "README.md")
+    text = "$ greeting=hello\n$ echo $greeting\nhello\n$ echo anything\n"
+    run_console(Block(page, 1, "console", text))
+    with pytest.raises(AssertionError, match=r"shows for echo \$greeting\s+banana"):
+        run_console(Block(page, 1, "console", text.replace("\nhello", "\nbanana")))
+    with pytest.raises(AssertionError, match="not_there"):
+        run_console(Block(page, 1, "console", "$ ls not_there && echo\n$ echo\n"))
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name_of)
 def test_every_example_runs(
     page: Path, page_dsn: str, psql: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
-    program = tmp_path / "bin" / "pgq"
-    program.parent.mkdir()
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     # `pgq doctor` warns here: what it looks at is a server for tests
-    program.write_text(f'#!/bin/sh\n{shlex.join(PGQ)} "$@"\ncode=$?\n[ "$1$code" = doctor1 ] || exit $code\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", os.pathsep.join([str(program.parent), str(psql.parent), os.environ["PATH"]]))
+    pgq_and_code = f'{shlex.join(PGQ)} "$@"\ncode=$?\n[ "$1$code" = doctor1 ] || exit $code\n'
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in {"pgq": pgq_and_code, "python": f'exec {shlex.quote(sys.executable)} "$@"\n'}.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", os.pathsep.join([str(programs), str(psql.parent), os.environ["PATH"]]))
     monkeypatch.setenv("PGQ_DSN", page_dsn)
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "__main__"}
@@ -229,10 +355,12 @@ def test_every_example_runs(
                 run_python(block, namespace)
             case "sql":
                 run_program(block, [psql, page_dsn, "-X", "-q", "-v", "ON_ERROR_STOP=1"], block.text)
+            case "console":
+                run_console(block)
             case _:
                 clear_new(block)
-                for command in commands(block):
-                    run_program(block, ["bash", "-euo", "pipefail", "-c", command])
+                for script in commands(block):
+                    run_program(block, ["bash", "-euo", "pipefail", "-c", script])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -272,11 +400,11 @@ def test_yaml_is_yaml() -> None:
 
 def test_pages_have_examples() -> None:
     """The parser finds what is there; an empty list would pass every test."""
-    languages = {page.name: {block.language for block in blocks(page)} for page in PAGES}
+    languages = {name_of(page): {block.language for block in blocks(page)} for page in PAGES}
     assert {"python", "sql"} <= languages["README.md"]
-    assert {"python", "sql", "console"} <= languages["tutorial.md"]
-    assert {"python", "sql"} <= languages["hot-keys.md"]
-    assert languages["outbox.md"] == {"python", "text"}
+    assert {"python", "sql", "console"} <= languages["docs/tutorial.md"]
+    assert {"python", "sql"} <= languages["docs/howto/hot-keys.md"]
+    assert languages["docs/howto/outbox.md"] == {"python"}
 
 
 @pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]), ids=lambda page: page.name)
@@ -384,6 +512,12 @@ def test_options_of_the_clients(heading: str, client: type[Any]) -> None:
             assert default == "none"
         else:
             assert ast.literal_eval(default) == parameter.default
+
+
+def test_python_reference_is_generated() -> None:
+    command = [sys.executable, ROOT / "scripts" / "generate_python_reference.py", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_metrics_of_a_producer() -> None:

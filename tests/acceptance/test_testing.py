@@ -280,6 +280,15 @@ def test_a_server_that_cannot_be_had(
     assert "Traceback" not in done.stdout
 
 
+def test_a_role_that_may_not_create_roles(suite: Suite, own_server: Server) -> None:
+    with psycopg.connect(own_server.dsn(), autocommit=True) as conn:
+        conn.execute("create role founder login createdb")
+    suite.write("pytest.ini", "[pytest]\npgq_role = clerk\n")
+    suite.write("test_it.py", SUITE)
+    done = suite.run(PGQ_TEST_DSN=own_server.dsn(user="founder"))
+    assert "the role founder may not create the role 'clerk' that pgq_role names: run" in " ".join(done.stdout.split())
+
+
 def test_a_role_that_may_not_create_databases(suite: Suite, own_server: Server) -> None:
     with psycopg.connect(own_server.dsn(), autocommit=True) as conn:
         conn.execute("create role poor login")
@@ -452,8 +461,8 @@ def test_drain_returns_more_than_the_count_if_more_is_there(topic: str) -> None:
 
 def test_drain_says_what_came_instead(topic: str) -> None:
     send(topic, 2)
-    with pytest.raises(AssertionError, match=r"^2 records of topic 'orders' came within 0\.1 s, not 3: \[b'0', b'1'\]"):
-        testing.drain(topic, group_id="audit", count=3, timeout_s=0.1)
+    with pytest.raises(AssertionError, match=r"^2 records of topic 'orders' came within 1 s, not 3: \[b'0', b'1'\]"):
+        testing.drain(topic, group_id="audit", count=3, timeout_s=1)
     assert len(testing.drain(topic, group_id="audit")) == 2  # nothing was committed
 
 
@@ -478,6 +487,17 @@ def test_drain_leaves_members_of_the_group_alone(topic: str) -> None:
 def test_drain_of_an_unknown_topic(topic: str) -> None:
     with pytest.raises(errors.UnknownTopicError):
         testing.drain("nothing")
+    with pytest.raises(errors.UnknownTopicError):
+        testing.drain("nothing", count=1, timeout_s=0.1)
+
+
+@pytest.mark.usefixtures("topic")
+def test_drain_waits_for_the_topic_that_the_records_come_in(conn: Connection) -> None:
+    with ThreadPoolExecutor() as pool:
+        drained = pool.submit(testing.drain, "later", count=2, timeout_s=60)
+        conn.execute("select pg_sleep(0.2), pgq.create_topic('later', 3)")
+        send("later", 2)
+        assert len(drained.result()) == 2
 
 
 def test_wait_until_a_group_has_consumed(topic: str, conn: Connection) -> None:
@@ -531,7 +551,7 @@ def test_what_the_page_shows_works(suite: Suite, own_server: Server) -> None:
         assert name, "a block of the page does not say which file it is"
         suite.write(name[1], block)
         tests += block.count("\ndef test_")
-    assert tests >= 7
+    assert tests >= 12
     suite.passes(tests, PGQ_TEST_DSN=own_server.dsn())
 
 

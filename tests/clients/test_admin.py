@@ -77,6 +77,56 @@ async def test_delete_records(clients: Clients, conn: Connection, wide_topic: st
 
 
 @pytest.mark.parametrize(
+    "offset", [None, 1.5, 2.0, True, float("nan"), float("inf"), 2**63, -(2**63) - 1, "3", b"3", {"t": 1}]
+)
+async def test_delete_records_up_to_what_is_no_offset(
+    clients: Clients, conn: Connection, wide_topic: str, offset: Any
+) -> None:
+    conn.execute("select pgq.produce('wide', 'v', partition => p) from generate_series(0, 2) p, generate_series(1, 3)")
+    offsets = {TopicPartition(wide_topic, 0): 2, TopicPartition(wide_topic, 1): offset}
+    async with clients.admin() as admin:
+        with pytest.raises(errors.InvalidRequestError, match="nothing was deleted"):
+            await admin.delete_records(offsets)
+    assert value(conn, "select max(log_start_offset) from pgq.partition_status") == 0
+
+
+async def test_delete_records_before_one_that_fails_stay_deleted(
+    clients: Clients, conn: Connection, wide_topic: str
+) -> None:
+    conn.execute("select pgq.produce('wide', 'v', partition => 0) from generate_series(1, 3)")
+    async with clients.admin() as admin:
+        with pytest.raises(errors.OffsetOutOfRangeError):
+            await admin.delete_records({TopicPartition(wide_topic, 0): 2, TopicPartition(wide_topic, 1): 9})
+    assert value(conn, "select pgq.log_start_offset('wide', 0)") == 2
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        None,
+        "retention.ms",
+        [("retention.ms", 1)],
+        {"retention.ms": float("nan")},
+        {"retention.ms": float("inf")},
+        {"retention.ms": 1.5},
+        {"retention.ms": True},
+        {"retention.ms": b"1"},
+        {"retention.ms": [1]},
+        {("retention.ms",): 1},
+        {1: 2},
+        {None: 2},
+    ],
+)
+async def test_config_that_is_none(clients: Clients, topic: str, config: Any) -> None:
+    async with clients.admin() as admin:
+        with pytest.raises(errors.InvalidConfigError):
+            await admin.alter_topic_config(topic, config)
+        if config:
+            with pytest.raises(errors.InvalidConfigError):
+                await admin.create_topic("other", 1, config)
+
+
+@pytest.mark.parametrize(
     "method, args, error",
     [
         ("create_topic", ("orders",), errors.TopicAlreadyExistsError),
@@ -319,6 +369,41 @@ def bury(conn: Connection, count: int, *, group_id: str = "billing", codec: int 
         )
     if codec is not None:
         conn.execute(f"update pgq_log.t{value(conn, 'select pgq._topic_id(%s)', dead)} set codec = {codec}")
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"topic": 5},
+        {"group_id": b"billing"},
+        {"error": 5},
+        {"since": datetime(2026, 1, 1)},  # noqa: DTZ001 - that is what is refused
+        {"until": datetime(2026, 1, 1)},  # noqa: DTZ001
+        {"until": "2030-01-01"},
+        {"since": 1_767_225_600_000},
+    ],
+)
+async def test_filters_of_dead_letters_that_make_no_sense(
+    clients: Clients, topic: str, filters: dict[str, Any]
+) -> None:
+    async with clients.admin() as admin:
+        for call in (admin.list_dead_letters, admin.redrive_dead_letters, admin.purge_dead_letters):
+            with pytest.raises(errors.InvalidRequestError, match=f"{next(iter(filters))} is .*: give "):
+                await call(**filters)
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+async def test_dead_letters_whatever_isolation_is_the_default(
+    clients: Clients, conn: Connection, topic: str, isolation: str
+) -> None:
+    name = value(conn, "select quote_ident(current_database())")
+    conn.execute(f"alter database {name} set default_transaction_isolation = '{isolation}'")
+    conn.execute("select pgq.produce('orders', 'v')")
+    conn.execute("select pgq.fail_records('g', '{orders}', '{0}', '{0}', '{null}', '{e}')")
+    async with clients.admin() as admin:
+        assert len(await admin.list_dead_letters()) == 1
+        assert len(await admin.redrive_dead_letters(execute=True)) == 1
+        assert await admin.purge_dead_letters(execute=True) == []
 
 
 async def test_dead_letters(clients: Clients, conn: Connection) -> None:

@@ -578,6 +578,46 @@ async def test_a_static_member_that_stays_away_is_removed(clients: Clients, conn
         assert 0.5 < time.monotonic() - started < 6
 
 
+@pytest.mark.parametrize("strategy", ["range", "sticky"])
+async def test_a_lost_session_moves_nobodys_partitions(
+    clients: Clients, conn: Connection, terminate: Callable[[int], None], strategy: str
+) -> None:
+    """Whoever has lost it joins again as the same member; the others keep what they have all the time."""
+    conn.execute("select pgq.create_topic('wide', 12)")
+    heard = [Heard() for _ in range(4)]
+    consumers = []
+    for listener in heard:
+        consumer = clients.consumer(group_id="g", partition_assignment_strategy=strategy)
+        consumer.subscribe(["wide"], listener=listener)
+        consumers.append(consumer)
+    async with polling(*consumers) as pollers:
+        await until(settled(pollers, 12))
+        before = [poller.numbers for poller in pollers]
+        told = [list(listener.calls) for listener in heard]
+        generation = value(conn, "select generation from pgq.consumer_group")
+        victim = consumers[1] if not isinstance(consumers[1], Awaitable) else consumers[1].client
+        member_id = victim._membership.member_id
+
+        async def lose_session(times: int) -> None:
+            terminate(value(conn, "select pid from pgq.group_member where member_id = %s", member_id))
+            await until(
+                lambda: (
+                    sum(len(numbers) for kind, numbers in heard[1].calls if kind == "lost") == 3 * times
+                    and pollers[1].numbers == before[1]
+                )
+            )
+
+        for times in range(1, 7):
+            await lose_session(times)
+        for nth in (0, 2, 3):
+            assert (heard[nth].calls, pollers[nth].numbers) == (told[nth], before[nth])
+        assert victim._membership.member_id == member_id
+        assert value(conn, "select generation from pgq.consumer_group") == generation
+        for partition in range(12):
+            fill(conn, "wide", 1, partition)
+        await until(lambda: sum(len(p.records) for p in pollers) == 12)
+
+
 async def test_a_second_static_member_fences_the_first(clients: Clients, conn: Connection, wide: str) -> None:
     options = {"group_id": "g", "group_instance_id": "reader-1"}
     async with polling(clients.consumer(wide, **options)) as first:
@@ -864,23 +904,36 @@ def test_bad_options_are_refused(options: dict[str, Any]) -> None:
 
 MEMBER = """
 import contextlib, sys, pgq
-consumer = pgq.Consumer("wide", dsn=sys.argv[1], group_id="g", session_timeout_ms=int(sys.argv[2]))
+options = {"session_timeout_ms": int(sys.argv[2]), "group_instance_id": (sys.argv[3:] or [None])[0]}
+consumer = pgq.Consumer("wide", dsn=sys.argv[1], group_id="g", **options)
 while True:
     with contextlib.suppress(pgq.errors.BrokerNotAvailableError):  # it was stopped for longer than its session lives
-        consumer.getmany(timeout_ms=50)
+        try:
+            consumer.getmany(timeout_ms=50)
+        except pgq.errors.FencedInstanceIdError:
+            sys.exit(82)
 """
+
+
+@contextlib.contextmanager
+def process_of_a_member(
+    dsn: str, conn: Connection, session_timeout_ms: int, *instance_id: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A member in a process of its own that has all partitions."""
+    process = subprocess.Popen([sys.executable, "-c", MEMBER, dsn, str(session_timeout_ms), *instance_id])
+    try:
+        eventually(lambda: value(conn, "select count(*) from pgq.partition_owner") == 6)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextlib.contextmanager
 def member_process(dsn: str, conn: Connection, session_timeout_ms: int) -> Iterator[Callable[[int], None]]:
     """A member in a process of its own that has all partitions; what sends it signals."""
-    process = subprocess.Popen([sys.executable, "-c", MEMBER, dsn, str(session_timeout_ms)])
-    try:
-        eventually(lambda: value(conn, "select count(*) from pgq.partition_owner") == 6)
+    with process_of_a_member(dsn, conn, session_timeout_ms) as process:
         yield process.send_signal
-    finally:
-        process.kill()
-        process.wait()
 
 
 def share(consumer: pgq.Consumer, partitions: int) -> None:
@@ -917,3 +970,51 @@ def test_a_process_that_is_stopped_frees_its_partitions_after_its_session_timeou
         assert 0.5 < time.monotonic() - started < 6
         send_signal(signal.SIGCONT)  # it joins again
         share(consumer, 3)
+
+
+def test_a_static_member_that_is_stopped_frees_its_partitions_after_its_session_timeout(
+    dsn: str, conn: Connection, wide: str
+) -> None:
+    """Once, counted from its last sign of life: the server ends its session after it, and then nobody waits again."""
+    with (
+        process_of_a_member(dsn, conn, 4000, "reader-1") as process,
+        pgq.Consumer(wide, dsn=dsn, group_id="g") as consumer,
+    ):
+        share(consumer, 3)
+        process.send_signal(signal.SIGSTOP)
+        started = time.monotonic()
+        share(consumer, 6)
+        assert 3 < time.monotonic() - started < 6
+
+
+def test_a_static_member_that_is_killed_keeps_its_partitions_for_its_session_timeout(
+    dsn: str, conn: Connection, wide: str
+) -> None:
+    with (
+        process_of_a_member(dsn, conn, 3000, "reader-1") as process,
+        pgq.Consumer(wide, dsn=dsn, group_id="g") as consumer,
+    ):
+        share(consumer, 3)
+        process.kill()
+        started = time.monotonic()
+        share(consumer, 6)
+        assert 2.9 < time.monotonic() - started < 6
+
+
+def test_what_replaces_a_static_member_that_is_stopped_has_its_partitions_at_once(
+    dsn: str, conn: Connection, wide: str
+) -> None:
+    """When the stopped one goes on, it finds that another has its place."""
+    fill(conn, wide, 1)
+    with process_of_a_member(dsn, conn, 45_000, "reader-1") as process:
+        process.send_signal(signal.SIGSTOP)
+        started = time.monotonic()
+        with pgq.Consumer(
+            wide, dsn=dsn, group_id="g", group_instance_id="reader-1", auto_offset_reset="earliest"
+        ) as consumer:
+            share(consumer, 6)
+            assert time.monotonic() - started < 5
+            process.send_signal(signal.SIGCONT)
+            assert process.wait(20) == 82
+            share(consumer, 6)
+            consumer.commit({TopicPartition(wide, 0): 1})

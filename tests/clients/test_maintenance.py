@@ -301,28 +301,42 @@ def test_an_open_transaction_delays_dropping_only(
     assert rows(conn, "select * from pgq.check_log()") == []
 
 
+@contextmanager
+def longest_wait(session: Connection) -> Iterator[list[float]]:
+    """How long others wait for locks on tables inside, in seconds: the longest one is the list's last."""
+    ending = threading.Event()
+    found = [0.0]
+    waiting = (
+        "select coalesce(extract(epoch from max(clock_timestamp() - waitstart)), 0)::float8 from pg_locks"
+        " where locktype = 'relation' and not granted"
+    )
+
+    def watch() -> None:
+        while not ending.is_set():
+            found.append(max(found.pop(), value(session, waiting)))
+            ending.wait(0.02)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield found
+    finally:
+        ending.set()
+        thread.join()
+
+
 def test_what_autovacuum_works_on_is_waited_for_last(dsn: str, conn: Connection, connect: Connect) -> None:
+    """Longer and longer, until it gives way, which it does for who has waited for deadlock_timeout."""
     make(conn)
     fill(conn, 500)
     call(conn, "delete_records", topic="orders", partition=0, offset=-1)
     droppable = [base for (base,) in rows(conn, "select base_offset from pgq._droppable()")]
-    maintenance = pgq.Maintenance(dsn)
-
-    def run() -> tuple[float, dict[str, int]]:
-        (report,) = (report for report in maintenance.run_once() if report.job == "retention")
-        return report.seconds, report.result
-
-    with open_transaction(connect(), f"lock table pgq_log.t1_p0_s{droppable[1]} in share update exclusive mode"):
-        assert run()[1] == {"dropped": len(droppable) - 1, "postponed": 1}
-        assert set(droppable).intersection(segments(conn)) == {droppable[1]}
-        waited = []
-        while not waited or waited[-1] < 1.0:  # deadlock_timeout
-            seconds, result = run()
-            assert result == {"postponed": 1}
-            waited.append(seconds)
-        assert waited[0] < 0.5
-        assert len(waited) < 10
-    assert run()[1] == {"dropped": 1}
+    lock = f"lock table pgq_log.t1_p0_s{droppable[1]} in share update exclusive mode"
+    with open_transaction(connect(), lock), longest_wait(connect()) as waited:
+        assert once(dsn)["retention"] == {"dropped": len(droppable) - 1, "postponed": 1}
+    assert set(droppable).intersection(segments(conn)) == {droppable[1]}
+    assert 1.0 < waited[-1] < 5.0
+    assert once(dsn)["retention"] == {"dropped": 1}
 
 
 def test_a_held_snapshot_delays_nothing(dsn: str, conn: Connection, connect: Connect) -> None:

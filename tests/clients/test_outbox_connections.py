@@ -144,7 +144,8 @@ async def test_offsets_are_committed_in_the_transaction(
 ) -> None:
     tp = TopicPartition(topic, 0)
     conn.execute("select pgq.produce('orders', 'v') from generate_series(1, 9)")
-    async with application as app, opened(app.consumer(topic, dsn=dsn, group_id="g")) as consumer:
+    options = {"group_id": "g", "enable_auto_commit": False}
+    async with application as app, opened(app.consumer(topic, dsn=dsn, **options)) as consumer:
         for offset, undo in [(3, False), (5, True)]:
             async with app.transaction():
                 await call(consumer.commit({tp: offset}, connection=app.connection))

@@ -44,6 +44,7 @@ from .group_checker import (
 from .member_process import GROUP, RESULTS, TOPIC
 
 MODES = ("auto", "iterate", "manual")
+EXACT_MODES = ("exact", "own")
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ class _Lab:
         number = len(self.paths)
         path = self.folder / f"member-{number}"
         self.paths.append(path)
-        mode = "exact" if self.settings.exact else self.random.choice(MODES)
+        mode = self.random.choice(EXACT_MODES if self.settings.exact else MODES)
         dsn = make_conninfo(self.dsn, application_name="member", connect_timeout=5)
         self.started.append(_Member(mode, dsn, path, f"{self.settings.seed}/{number}"))
         self.members.append(self.started[-1])

@@ -3,8 +3,10 @@
     python -m tests.histories.member_process MODE DSN LOG SEED
 
 MODE: auto (offsets committed by themselves), iterate (likewise, record by record), manual (commit after each poll),
-exact (consume, write, produce and commit in one transaction; some of the transactions fail). A line of JSON goes to
-LOG, at once, before records are worked on. It runs until it is killed; at SIGTERM it closes.
+exact (consume, write, produce and commit in one transaction; some of the transactions fail), own (likewise, on a
+connection of the application's own). SEED is "run/member": the run says how partitions are shared out, and some members
+are static. A line of JSON goes to LOG, at once, before records are worked on. It runs until it is killed; at SIGTERM it
+closes.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ import sys
 import time
 from typing import Any
 
+import psycopg
+
 import pgq
 from pgq import errors
 
@@ -30,6 +34,9 @@ OPTIONS: dict[str, Any] = {
     "session_timeout_ms": 1500,
     "max_poll_records": 50,
 }
+
+
+STRATEGIES = ("range", "roundrobin", "sticky")
 
 
 class _TermError(BaseException):
@@ -46,6 +53,10 @@ class Member:
     def __init__(self, dsn: str, path: str, seed: str) -> None:
         self.dsn = dsn
         self.random = random.Random(seed)
+        run, _, number = seed.partition("/")
+        self.options = OPTIONS | {"partition_assignment_strategy": STRATEGIES[int(run) % len(STRATEGIES)]}
+        if self.random.random() < 0.3:
+            self.options["group_instance_id"] = f"member-{number}"
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def log(self, **entry: Any) -> None:
@@ -63,7 +74,7 @@ class Member:
             time.sleep(self.random.random() * 0.2)
 
     def auto(self) -> None:
-        with pgq.Consumer(TOPIC, dsn=self.dsn, auto_commit_interval_ms=100, **OPTIONS) as consumer:
+        with pgq.Consumer(TOPIC, dsn=self.dsn, auto_commit_interval_ms=100, **self.options) as consumer:
             while True:
                 with contextlib.suppress(errors.BrokerNotAvailableError, errors.RequestTimedOutError):
                     for batch in consumer.getmany(timeout_ms=200).values():
@@ -71,14 +82,14 @@ class Member:
                         self.work()
 
     def iterate(self) -> None:
-        with pgq.Consumer(TOPIC, dsn=self.dsn, auto_commit_interval_ms=100, **OPTIONS) as consumer:
+        with pgq.Consumer(TOPIC, dsn=self.dsn, auto_commit_interval_ms=100, **self.options) as consumer:
             for record in consumer:
                 self.got([record])
                 if self.random.random() < 0.01:
                     self.work()
 
     async def manual(self) -> None:
-        async with pgq.AsyncConsumer(TOPIC, dsn=self.dsn, enable_auto_commit=False, **OPTIONS) as consumer:
+        async with pgq.AsyncConsumer(TOPIC, dsn=self.dsn, enable_auto_commit=False, **self.options) as consumer:
             while True:
                 try:
                     batches = await consumer.getmany(timeout_ms=200)
@@ -93,7 +104,7 @@ class Member:
     async def exact(self) -> None:
         async with (
             pgq.AsyncProducer(self.dsn) as producer,
-            pgq.AsyncConsumer(TOPIC, dsn=self.dsn, enable_auto_commit=False, **OPTIONS) as consumer,
+            pgq.AsyncConsumer(TOPIC, dsn=self.dsn, enable_auto_commit=False, **self.options) as consumer,
         ):
             while True:
                 try:
@@ -121,6 +132,48 @@ class Member:
                     if not type(error).__module__.startswith("asyncpg"):
                         raise
                     self.failed(error)  # the application's own statements meet the faults, too
+
+    def own(self) -> None:
+        """As the how-to page says: commit the offsets last, and go back after whatever failed."""
+        with (
+            pgq.Producer(self.dsn) as producer,
+            pgq.Consumer(TOPIC, dsn=self.dsn, enable_auto_commit=False, **self.options) as consumer,
+        ):
+            while True:
+                try:
+                    batches = consumer.getmany(timeout_ms=200)
+                    if not batches:
+                        continue
+                    with psycopg.connect(self.dsn) as connection, connection.cursor() as cursor:
+                        for batch in batches.values():
+                            self.got(batch)
+                            cursor.executemany(
+                                'insert into done (partition, "offset") values (%s, %s)',
+                                [(r.partition, r.offset) for r in batch],
+                            )
+                            for r in batch:
+                                producer.send(RESULTS, b"%d:%d" % (r.partition, r.offset), connection=connection)
+                        if self.random.random() < 0.05:
+                            time.sleep(self.random.random())
+                        if self.random.random() < 0.5:
+                            consumer.commit({tp: batch[-1].offset + 1 for tp, batch in batches.items()}, connection)
+                        else:
+                            consumer.commit(connection=connection)
+                        if self.random.random() < 0.05:
+                            raise _ChosenError
+                except (_ChosenError, errors.PgqError, psycopg.Error) as error:
+                    self.failed(error)
+                    self.go_back(consumer)
+
+    def go_back(self, consumer: pgq.Consumer) -> None:
+        """Read again what the group has not committed."""
+        while True:
+            try:
+                consumer.seek_to_committed()
+            except (errors.BrokerNotAvailableError, errors.RequestTimedOutError, errors.NotLeaderError):
+                time.sleep(0.05)
+            else:
+                return
 
 
 def _terminate(_number: int, _frame: object) -> None:

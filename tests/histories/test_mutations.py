@@ -28,7 +28,7 @@ ANYTHING = r"((?:.|\n)*?)"
 # (a) the high watermark
 
 NO_WATERMARK = [
-    Edit("_high_watermark.sql", r"return next_offset \+ least\(coalesce\(distance, 0\), 0\);", "return next_offset;")
+    Edit("_watermark_below.sql", r"return next_offset \+ least\(coalesce\(distance, 0\), 0\);", "return next_offset;")
 ]
 
 
@@ -125,7 +125,7 @@ def test_mark_outlives_the_transaction(dsn: str, batch: bool, rule: type[Rule], 
 
 LOG_START = r"""
     (select p\.log_start_offset into start_offset from pgq\.partition p where p\.partition_id = \S+;
-    if "offset" < start_offset then
+    if "offset" < start_offset and [^;]*? then
         perform pgq\._raise_offset_out_of_range\([^;]*\);
     end if;)"""
 CHECK_FETCH = r"(perform pgq\._check_fetch\(part\.topic_id\);)"

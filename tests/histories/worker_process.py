@@ -55,8 +55,8 @@ class _ChosenError(Exception):
 
 class _Call(NamedTuple):
     number: int
-    place: tuple[str, int, int, int]
-    """Topic, partition, offset, and how often the partition had been claimed."""
+    place: tuple[str, int, int]
+    """Topic, partition, offset."""
     attempt: int
     takes_s: float
 
@@ -70,8 +70,8 @@ class Work(pgq.ConsumerRebalanceListener):
         self.stopping = False
         self.consumer: Any = None
         self._claims: Counter[tuple[str, int]] = Counter()
-        self._failed: Counter[tuple[str, int, int, int]] = Counter()
-        """How often records were tried in place, since their partition was claimed."""
+        self._failed: Counter[tuple[str, int, int]] = Counter()
+        """How often records failed since `run` was called. It counts as well what could not be stored."""
         self._random = random.Random(options.seed)
         self._calls = itertools.count()
         self._file = os.open(options.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -92,14 +92,14 @@ class Work(pgq.ConsumerRebalanceListener):
         """Write down that a call has begun."""
         headers = {name: (value or b"").decode() for name, value in record.headers}
         claim = self._claims[record.topic, record.partition]
-        place = (record.topic, record.partition, record.offset, claim)
+        place = (record.topic, record.partition, record.offset)
         attempt = int(headers.get("pgq.attempt", 0)) + self._failed[place] + 1
         takes_s = self._random.random() * (0.06 if self._random.random() < 0.03 else 0.004)
         call = _Call(next(self._calls), place, attempt, takes_s)
         self.log(
             "begin",
             call=call.number,
-            at=place[:3],
+            at=place,
             of=origin(record.topic, record.partition, record.offset, headers),
             claim=claim,
             key=None if record.key is None else record.key.decode(),
@@ -123,8 +123,10 @@ class Work(pgq.ConsumerRebalanceListener):
             outcome, error = "later", pgq.RetryLater(wait_s, "by chance")
         elif chance < 1:
             outcome, error = "rejected", pgq.Reject("by chance")
-        if self.policy.blocking and outcome in ("failed", "later"):
+        if error is not None:
             self._failed[call.place] += 1
+        else:
+            self._failed.pop(call.place, None)  # if that cannot be stored, it is processed anew
         self.log("end", call=call.number, outcome=outcome, wait=wait_s, mono=time.monotonic(), wall=time.time())
         if error is not None:
             raise error
@@ -152,6 +154,7 @@ class Work(pgq.ConsumerRebalanceListener):
         }
         while not self.stopping:
             self.log("run")
+            self._failed.clear()
             try:
                 if self.options.client == "async":
                     asyncio.run(self._run_async(options))

@@ -50,3 +50,13 @@ def test_somebody_who_is_no_member(conn: Connection, join: Join, topic: str) -> 
     member.leave()
     with refused("PQ035"):
         change(member.session, member.member_id, [topic])
+
+
+def test_another_session_cannot_change_it(conn: Connection, join: Join, topic: str, wide_topic: str) -> None:
+    member, other = join(topic), join(topic)
+    before = generation(conn)
+    for session in (conn, other.session):
+        with refused("PQ035"):
+            change(session, member.member_id, [wide_topic])
+    assert generation(conn) == before
+    assert rows(conn, "select topics from pgq.group_member") == [([topic],), ([topic],)]

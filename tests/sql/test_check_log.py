@@ -357,6 +357,18 @@ def test_segments_below_the_log_start_may_be_on_their_way_out(conn: Connection, 
     assert problems(conn) == []
 
 
+def test_segments_below_the_log_start_go_in_any_order(conn: Connection, orders: str) -> None:
+    """One that is in use is left for later, and the next one is dropped before it."""
+    conn.execute("select pgq._make_segment(1, 1118208), setval('pgq_log.t1_p0_offset', 69700)")
+    conn.execute("update pgq.partition set log_start_offset = 69632 where partition_id = 1")
+    conn.execute("alter table pgq_log.t1_p0 detach partition pgq_log.t1_p0_s4096")
+    assert value(conn, "select pgq._drop_segment(1, 4096)") is True
+    assert problems(conn) == []
+    # what is missing at the log start is missed
+    conn.execute("update pgq.partition set log_start_offset = 69631 where partition_id = 1")
+    assert [row[:2] for row in problems(conn)] == [(orders, 0)]
+
+
 def test_it_keeps_no_lock_on_the_log(conn: Connection, orders: str) -> None:
     with conn.transaction():
         assert problems(conn) == []

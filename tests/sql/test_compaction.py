@@ -216,6 +216,32 @@ def test_nothing_to_plan(make_log: MakeLog) -> None:
     assert value(log.conn, "select pgq._open_compaction_plan(4711)") is False
 
 
+def test_records_below_the_log_start_do_not_survive(log: Log) -> None:
+    _, end = segments(log, [(b"a", b"1"), (b"b", b"1"), (None, b"1"), (b"c", b"1"), (b"d", None)])
+    call(log.conn, "delete_records", topic=log.topic, partition=0, offset=3)
+    assert plan(log) == [([0], end, 5, 2), (None, end, 5, 2)]
+    assert log.compact().records_after == 2
+    assert [row[1] for row in log.contents()] == log.offsets() == [3, 4]
+
+
+def test_log_start_that_moves_during_a_pass(log: Log) -> None:
+    """What was counted and what is copied is the same; what was deleted meanwhile goes at the next pass."""
+    segments(log, [(b"a", b"1"), (b"b", b"1"), (b"a", b"2"), (b"c", b"1")])
+    moved = []
+
+    def delete() -> bool:
+        if not moved:
+            moved.extend(call(log.conn, "delete_records", topic=log.topic, partition=0, offset=2))
+        return False
+
+    assert log.compact(stopping=delete).outcome == "done"
+    assert moved == [(2,)]
+    assert [row[1] for row in log.contents()] == [1, 2, 3]
+    assert log.offsets() == [2, 3]
+    assert log.compact().outcome == "done"
+    assert [row[1] for row in log.contents()] == [2, 3]
+
+
 # records without a key
 
 

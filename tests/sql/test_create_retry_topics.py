@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
+import psycopg
 import pytest
 
 from tests.plugins.sessions import Connection, refused, rows, value
@@ -118,8 +119,13 @@ def test_names_that_come_to_the_same_are_refused(conn: Connection, make_topic: M
     group_id, origin = both[first]
     assert create(conn, [origin], group_id) == ["a.b.c.retry"]
     group_id, origin = both[1 - first]
-    with refused("PQ004"):
+    with pytest.raises(psycopg.Error) as refusal:
         create(conn, [origin], group_id)
+    assert refusal.value.sqlstate == "PQ004"
+    owner_group, owner_topic = both[first]
+    assert refusal.value.diag.message_hint == (
+        f"It has what group '{owner_group}' could not process of topic '{owner_topic}': name the group otherwise."
+    )
     assert create(conn, [both[first][1]], both[first][0]) == ["a.b.c.retry"]
 
 

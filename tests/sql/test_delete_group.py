@@ -80,9 +80,11 @@ def test_a_survivor_commits_nothing_for_a_group_of_the_same_name(
     assert committed(conn) == {A: 1}
 
 
-def test_a_session_that_survives_holds_nothing_of_the_new_group(conn: Connection, join: Join) -> None:
-    """Another session took its place, and left: it holds its claims until it notices."""
-    fenced = join("wide", group_instance_id="one")
+def test_a_session_that_survives_holds_nothing_of_the_new_group(
+    conn: Connection, watcher: Connection, join: Join
+) -> None:
+    """Another session, which may not end it, took its place, and left: it holds its claims until it notices."""
+    fenced = join("wide", session=watcher, group_instance_id="one")
     fenced.claim(A)
     join("wide", group_instance_id="one").leave()
     delete(conn)

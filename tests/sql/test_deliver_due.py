@@ -53,6 +53,14 @@ def put(conn: Connection, dues: str, *, number: int = 0, topic: str = "orders") 
     )
 
 
+@pytest.mark.parametrize("most", [None, 0, -1])
+def test_how_many_are_at_least_one(conn: Connection, topic: str, most: int | None) -> None:
+    send(conn)
+    with refused("PQ023"):
+        call(conn, "deliver_due", most=most)
+    assert deliver(conn)[0] == 1
+
+
 def forget(conn: Connection) -> None:
     """As if nothing had been looked for yet."""
     conn.execute("update pgq.delivery set search_from = 'epoch', search_serial = 0")

@@ -389,6 +389,8 @@ def test_a_topic_that_was_deleted_is_made_again(conn: Connection) -> None:
         pytest.param({"errors": ["a", "b"]}, "PQ023", id="more errors"),
         pytest.param({"attempts": [1, 2]}, "PQ023", id="more attempts"),
         pytest.param({"attempts": []}, "PQ023", id="fewer attempts"),
+        pytest.param({"attempts": [-5]}, "PQ023", id="attempts below 0"),
+        pytest.param({"attempts": [0]}, "PQ023", id="no attempt"),
     ],
 )
 def test_what_is_refused(conn: Connection, arguments: dict[str, Any], sqlstate: str) -> None:

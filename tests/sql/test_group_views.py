@@ -73,8 +73,10 @@ def test_states(conn: Connection, join: Join, terminate: Terminate, wide: str) -
     ]
 
 
-def test_what_is_held_by_one_who_is_no_member_is_not_stable(conn: Connection, join: Join, topic: str) -> None:
-    fenced = join(topic, group_instance_id="one")
+def test_what_is_held_by_one_who_is_no_member_is_not_stable(
+    conn: Connection, watcher: Connection, join: Join, topic: str
+) -> None:
+    fenced = join(topic, session=watcher, group_instance_id="one")  # which the other may not end
     fenced.claim((topic, 0))
     join(topic, group_instance_id="one")
     assert groups(conn) == [("g", "Rebalancing", 1, 0)]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 
-from tests.plugins.sessions import Connection, call, rows, value
+from tests.plugins.sessions import Connection, call, eventually, rows, value
 
-from .conftest import Join, generation
+from .conftest import Join, Member, generation
 
 Terminate = Callable[[int], None]
 
@@ -67,6 +69,105 @@ def test_a_static_member_has_its_timeout(conn: Connection, join: Join, topic: st
     conn.execute("update pgq.group_member set dead_since = dead_since - interval '46 s' where dead_since is not null")
     assert member.heartbeat() == before + 1
     assert rows(conn, "select member_id from pgq.group_member") == [(member.member_id,)]
+
+
+def beats_until_alone(member: Member, conn: Connection) -> float:
+    """Beat twice as often as a client until the other member is removed; return after how many seconds it was."""
+    started = time.monotonic()
+
+    def alone() -> bool:
+        member.heartbeat()
+        time.sleep(0.25)
+        return bool(value(conn, "select count(*) from pgq.group_member") == 1)
+
+    eventually(alone)
+    return time.monotonic() - started
+
+
+def test_a_silent_static_member_has_its_timeout_once(conn: Connection, join: Join, topic: str) -> None:
+    """The server ends its session after it, and its place is not kept for another one."""
+    member = join(topic)
+    join(topic, group_instance_id="one", session_timeout_ms=3000)
+    assert 2.9 < beats_until_alone(member, conn) < 5
+
+
+def test_those_behind_a_silent_one_are_looked_after_as_well(conn: Connection, join: Join, topic: str) -> None:
+    """Whoever would notice is silent itself."""
+    member = join(topic)
+    for number in range(4):
+        join(topic, group_instance_id=f"s{number}", session_timeout_ms=3000)
+    assert 2.9 < beats_until_alone(member, conn) < 6
+
+
+def test_a_static_member_that_goes_has_its_timeout_from_then_on(
+    conn: Connection, join: Join, topic: str, terminate: Terminate
+) -> None:
+    member, static = join(topic), join(topic, group_instance_id="one", session_timeout_ms=2000)
+    ended = time.monotonic() + 1.5
+    while time.monotonic() < ended:  # as long as it lives it may be noticed, but is not silent
+        static.heartbeat()
+        member.heartbeat()
+        time.sleep(0.1)
+    terminate(static.pid)
+    assert 1.9 < beats_until_alone(member, conn) < 4
+
+
+def test_a_static_member_that_goes_on_is_not_silent_any_more(
+    conn: Connection, join: Join, topic: str, terminate: Terminate
+) -> None:
+    member, static = join(topic), join(topic, group_instance_id="one", session_timeout_ms=3000)
+    before = generation(conn)
+
+    def noted() -> bool:
+        member.heartbeat()
+        return bool(value(conn, "select count(dead_since) from pgq.group_member") == 1)
+
+    eventually(noted)
+    assert rows(conn, "select alive, dead_since from pgq.member_status where group_instance_id = 'one'") == [
+        (True, None)
+    ], "that is no death yet"
+    assert static.heartbeat() == before
+    assert not noted()
+    assert member.heartbeat() == before, "nobody has to work out anything anew"
+    terminate(static.pid)
+    assert 2.9 < beats_until_alone(member, conn) < 5
+
+
+def test_a_static_member_shows_its_heartbeats_by_one_lock(conn: Connection, join: Join, topic: str) -> None:
+    static, other = join(topic, group_instance_id="one", session_timeout_ms=1000), join(topic)
+    held = "select count(*) from pg_locks where locktype = 'advisory' and classid::bigint >> 26 = 31 and pid = %s"
+    for _ in range(10):
+        static.heartbeat()
+        assert value(conn, held, static.pid) == 1
+        time.sleep(0.08)  # beats are an eighth of a second
+    with static.session.transaction(force_rollback=True):
+        time.sleep(0.15)
+        static.heartbeat()
+    static.heartbeat()
+    assert value(conn, held, static.pid) == 1
+    call(conn, "heartbeat", member_id=static.member_id)
+    other.heartbeat()
+    assert value(conn, held.replace("= %s", "<> %s"), static.pid) == 0, "nobody does it for another"
+    static.leave()
+    assert value(conn, held, static.pid) == 0
+
+
+def test_a_member_that_comes_back_at_once_is_not_removed(
+    conn: Connection, join: Join, topic: str, terminate: Terminate
+) -> None:
+    lost, other = join(topic), join(topic)
+    before = generation(conn)
+    terminate(lost.pid)
+    found: list[int | None] = []
+    beating = threading.Thread(target=lambda: found.append(other.heartbeat()))
+    beating.start()
+    eventually(
+        lambda: bool(value(conn, "select wait_event = 'PgSleep' from pg_stat_activity where pid = %s", other.pid))
+    )
+    back = join(topic, previous_member_id=lost.member_id)
+    beating.join()
+    assert found == [before]
+    assert (back.member_id, back.generation) == (lost.member_id, before)
 
 
 def test_topics_that_change(conn: Connection, join: Join, topic: str) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+import psycopg
+import pytest
 
 from tests.plugins.sessions import Connection, call, eventually, refused, rows, value
 
-from .conftest import Join, generation
+from .conftest import Join, committed, generation
 
 Connect = Callable[[], Connection]
 Terminate = Callable[[int], None]
+PARTITIONS = [("wide", partition) for partition in range(5)]
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -88,7 +93,58 @@ def test_a_static_member_takes_its_place_again(conn: Connection, join: Join, top
     assert back.generation == static.generation, "nobody has to work out anything anew"
     changed = join(topic, "more", group_instance_id="one")
     assert changed.generation == back.generation + 1
-    assert back.heartbeat() is None, "who had the place before is no member any more"
+
+
+def test_a_static_member_that_still_lives_is_ended(conn: Connection, join: Join, wide_topic: str) -> None:
+    """Its process is stopped, or its host is gone: the one that takes its place has the partitions at once."""
+    stopped = join(wide_topic, group_instance_id="one")
+    assert stopped.claim(*PARTITIONS) == PARTITIONS
+    replacement = join(wide_topic, group_instance_id="one")
+    assert replacement.generation == stopped.generation, "nobody else has to work out anything anew"
+    assert replacement.claim(*PARTITIONS) == PARTITIONS
+    with pytest.raises(psycopg.errors.AdminShutdown):
+        stopped.heartbeat()
+    # it goes on, and is not to end the one that has its place
+    with refused("PQ038"):
+        join(wide_topic, group_instance_id="one", previous_member_id=stopped.member_id)
+    with refused("PQ036"):
+        stopped.commit({PARTITIONS[0]: 1}, conn)
+    replacement.commit(dict.fromkeys(PARTITIONS, 1))
+
+
+def test_a_static_member_in_the_middle_of_a_transaction_is_ended(conn: Connection, join: Join, wide_topic: str) -> None:
+    stopped = join(wide_topic, group_instance_id="one")
+    stopped.claim(PARTITIONS[0])
+    stopped.session.execute("begin")
+    stopped.commit({PARTITIONS[0]: 7})
+    replacement = join(wide_topic, group_instance_id="one")
+    assert replacement.claim(PARTITIONS[0]) == PARTITIONS[:1]
+    assert rows(conn, "select from pgq.committed_offset") == []
+
+
+def test_what_may_not_be_ended_is_left(conn: Connection, watcher: Connection, join: Join, wide_topic: str) -> None:
+    """A superuser's session: it is no member any more, and holds its claims until it notices."""
+    stopped = join(wide_topic, session=watcher, group_instance_id="one")
+    stopped.claim(PARTITIONS[0])
+    replacement = join(wide_topic, group_instance_id="one")
+    assert replacement.claim(*PARTITIONS[:2]) == PARTITIONS[1:2]
+    assert stopped.heartbeat() is None
+    stopped.leave()
+    assert replacement.claim(PARTITIONS[0]) == PARTITIONS[:1]
+
+
+def test_only_the_member_itself_is_ended(
+    conn: Connection, join: Join, connect: Connect, topic: str, terminate: Terminate
+) -> None:
+    """By now its pid is that of another session, or of another member."""
+    static, stranger, other = join(topic, group_instance_id="one"), connect(), join(topic)
+    terminate(static.pid)
+    for pid in (stranger.info.backend_pid, other.pid):
+        conn.execute("update pgq.group_member set pid = %s where group_instance_id = 'one'", [pid])
+        again = join(topic, group_instance_id="one")
+        terminate(again.pid)
+    assert value(stranger, "select 1") == 1
+    assert other.heartbeat() is not None
 
 
 def test_a_dead_static_member_is_kept_for_its_timeout(
@@ -102,6 +158,149 @@ def test_a_dead_static_member_is_kept_for_its_timeout(
     conn.execute("update pgq.group_member set dead_since = dead_since - interval '46 s' where dead_since is not null")
     third = join(topic)
     assert names(conn) == [second.member_id, third.member_id]
+
+
+# a member whose session was lost
+
+
+def test_a_member_whose_session_was_lost_is_the_same_again(
+    conn: Connection, join: Join, wide_topic: str, terminate: Terminate
+) -> None:
+    first, second = join(wide_topic), join(wide_topic)
+    first.heartbeat()
+    first.claim(*PARTITIONS[:2])
+    first.commit({PARTITIONS[0]: 1})
+    terminate(first.pid)
+    back = join(wide_topic, previous_member_id=first.member_id, client_id="again")
+    assert back.member_id == first.member_id
+    assert back.generation == first.generation, "nobody has to work out anything anew"
+    assert second.heartbeat() == first.generation
+    found = rows(conn, "select pid, client_id, alive from pgq.member_status where member_id = %s", first.member_id)
+    assert found == [(back.pid, "again", True)]
+    # what it held went with its session
+    assert back.claim(PARTITIONS[0]) == PARTITIONS[:1]
+    assert back.epochs == {PARTITIONS[0]: 2}
+    with refused("PQ036"):
+        first.commit({PARTITIONS[0]: 9}, conn)
+    back.commit({PARTITIONS[0]: 2})
+    first.epochs[PARTITIONS[0]] = 0
+    with refused("PQ036"):
+        first.commit({PARTITIONS[0]: 9}, conn)
+    assert committed(conn) == {PARTITIONS[0]: 2}
+
+
+def test_one_that_has_been_removed_has_its_name_again(
+    conn: Connection, join: Join, wide_topic: str, terminate: Terminate
+) -> None:
+    lost, other = join(wide_topic), join(wide_topic)
+    terminate(lost.pid)
+    assert other.heartbeat() == other.generation == lost.generation + 2
+    back = join(wide_topic, previous_member_id=lost.member_id)
+    assert (back.member_id, back.generation) == (lost.member_id, other.generation + 1)
+
+
+def test_one_that_reads_something_else_by_now(
+    conn: Connection, join: Join, topic: str, wide_topic: str, terminate: Terminate
+) -> None:
+    member = join(topic)
+    terminate(member.pid)
+    other = join(topic, wide_topic, previous_member_id=member.member_id)
+    assert (other.member_id, other.generation) == (member.member_id, member.generation + 1)
+    terminate(other.pid)
+    call(conn, "add_partitions", name=topic, partitions=2)
+    grown = join(topic, wide_topic, previous_member_id=member.member_id)
+    assert (grown.member_id, grown.generation) == (member.member_id, other.generation + 1)
+
+
+def test_a_static_member_whose_topic_has_grown_meanwhile(
+    conn: Connection, join: Join, topic: str, terminate: Terminate
+) -> None:
+    static = join(topic, group_instance_id="one")
+    terminate(static.pid)
+    call(conn, "add_partitions", name=topic, partitions=2)
+    assert join(topic, group_instance_id="one").generation == static.generation + 1
+
+
+def test_somebody_elses_id_is_not_to_be_had(conn: Connection, join: Join, topic: str, terminate: Terminate) -> None:
+    alive, elsewhere, static = join(topic), join(topic, group_id="other"), join(topic, group_instance_id="one")
+    left = {"g": generation(conn), "other": generation(conn, "other")}
+    terminate(elsewhere.pid)
+    terminate(static.pid)
+    for taken in (alive.member_id, elsewhere.member_id, static.member_id, -1, 2**52, 2**60, alive.member_id + 2**52):
+        assert join(topic, previous_member_id=taken).member_id not in (taken, alive.member_id)
+    assert alive.heartbeat() is not None
+    assert generation(conn, "other") == left["other"]
+    kept = {elsewhere.member_id, static.member_id, alive.member_id}
+    assert kept <= set(names(conn))
+    held = "select count(*) from pgq._group_locks() where member_id = any (%s)"
+    assert value(conn, held, [elsewhere.member_id, static.member_id]) == 0, "they stay dead"
+
+
+def test_of_two_who_say_they_are_the_same_one_is(
+    conn: Connection, join: Join, topic: str, terminate: Terminate
+) -> None:
+    lost = join(topic)
+    terminate(lost.pid)
+    first, second = (join(topic, previous_member_id=lost.member_id) for _ in range(2))
+    assert first.member_id == lost.member_id != second.member_id
+    assert first.heartbeat() == second.heartbeat() == second.generation
+
+
+def test_a_member_of_a_group_that_was_deleted(conn: Connection, join: Join, topic: str, terminate: Terminate) -> None:
+    lost = join(topic)
+    terminate(lost.pid)
+    call(conn, "delete_group", group_id="g")
+    back = join(topic, previous_member_id=lost.member_id)
+    assert (back.member_id, back.generation) == (lost.member_id, 1)
+
+
+def test_a_session_that_joins_anew_may_be_the_same(conn: Connection, join: Join, topic: str) -> None:
+    """A call was interrupted, so that the client does not know that it has joined."""
+    first = join(topic)
+    again = join(topic, session=first.session, previous_member_id=first.member_id)
+    assert again.member_id == first.member_id
+    assert names(conn) == [first.member_id]
+    again.leave()
+    assert rows(conn, "select from pgq._group_locks()") == []
+
+
+def test_those_that_were_lost_at_once_wait_for_each_other(
+    conn: Connection, join: Join, connect: Connect, topic: str, terminate: Terminate
+) -> None:
+    """As after a failover: the first that is back does not remove the others."""
+    lost = [join(topic) for _ in range(5)]
+    for member in lost:
+        terminate(member.pid)
+    with ThreadPoolExecutor(5) as pool:
+        back = list(
+            pool.map(
+                lambda m: join(topic, session=m[0], previous_member_id=m[1].member_id), [(connect(), m) for m in lost]
+            )
+        )
+    assert [member.member_id for member in back] == [member.member_id for member in lost]
+    assert {member.generation for member in back} == {lost[-1].generation} == {generation(conn)}
+
+
+def test_one_that_is_interrupted_stays_dead(conn: Connection, join: Join, topic: str, terminate: Terminate) -> None:
+    lost, dead, other = join(topic), join(topic), join(topic)
+    terminate(lost.pid)
+    terminate(dead.pid)  # for which a join waits
+    conn.execute("set statement_timeout = '100ms'")
+    with refused("57014"):
+        join(topic, session=conn, previous_member_id=lost.member_id)
+    conn.execute("reset statement_timeout")
+    assert value(conn, "select count(*) from pgq._group_locks()") == 1
+    other.heartbeat()
+    assert names(conn) == [other.member_id]
+
+
+def test_one_that_is_refused_stays_dead(conn: Connection, join: Join, topic: str, terminate: Terminate) -> None:
+    lost, other = join(topic), join(topic)
+    terminate(lost.pid)
+    with refused("PQ037"):
+        join(topic, previous_member_id=lost.member_id, assignor="sticky")
+    assert other.heartbeat() == other.generation
+    assert names(conn) == [other.member_id]
 
 
 def test_assignors_must_agree(conn: Connection, join: Join, connect: Connect, topic: str) -> None:

@@ -52,3 +52,36 @@ def test_another_session_cannot_leave_for_it(conn: Connection, join: Join, wide_
 def test_a_static_member_leaves_for_good(conn: Connection, join: Join, wide_topic: str) -> None:
     join(wide_topic, group_instance_id="one").leave()
     assert rows(conn, "select from pgq.group_member") == []
+
+
+TIMEOUTS = (
+    "select name, setting from pg_settings"
+    " where name in ('idle_session_timeout', 'idle_in_transaction_session_timeout', 'tcp_keepalives_idle',"
+    " 'tcp_keepalives_interval', 'tcp_keepalives_count', 'tcp_user_timeout',"
+    " 'client_connection_check_interval') order by name"
+)
+
+
+def test_the_session_is_not_ended_any_more_for_being_silent(conn: Connection, join: Join, topic: str) -> None:
+    """It has the timeouts again that it had before, be they the server's or its own, however often it has joined."""
+    conn.execute("set idle_in_transaction_session_timeout = '7min'")
+    before = rows(conn, TIMEOUTS)
+    for _ in range(2):
+        join(topic, session=conn, session_timeout_ms=5000)
+        member = join(topic, session=conn, session_timeout_ms=6000)
+        assert value(conn, "show idle_session_timeout") == "6s"
+        member.leave()
+        assert rows(conn, TIMEOUTS) == before
+
+
+def test_one_that_is_rolled_back_leaves_the_timeouts(join: Join, topic: str) -> None:
+    member = join(topic, session_timeout_ms=5000)
+    with member.session.transaction(force_rollback=True):
+        member.leave()
+    assert value(member.session, "show idle_session_timeout") == "5s"
+
+
+def test_another_sessions_member_changes_nothing(conn: Connection, join: Join, topic: str) -> None:
+    first, second = join(topic, session_timeout_ms=5000), join(topic)
+    call(first.session, "leave_group", member_id=second.member_id)
+    assert value(first.session, "show idle_session_timeout") == "5s"

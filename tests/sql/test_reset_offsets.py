@@ -55,6 +55,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"spec": "to-datetime", "value": "yesteryear"}, "PQ023"),
     ({"spec": "to-datetime", "value": "2026-13-01"}, "PQ023"),
     ({"spec": "by-duration", "value": "long"}, "PQ023"),
+    ({"spec": "by-duration", "value": "7"}, "PQ023"),
     ({"spec": "by-duration", "value": "P999999Y"}, "PQ023"),
     ({"spec": "to-offset", "value": "1", "offsets": [1]}, "PQ023"),
     ({"spec": "to-offset", "offsets": [1, 2]}, "PQ023"),

@@ -194,3 +194,14 @@ def test_partitions_are_kept_up_apart(conn: Connection, wide_topic: str, partiti
     call(conn, "produce_batch", topic=wide_topic, values=[b"v"] * 3000, partitions=[partition] * 3000)
     made = rows(conn, "select partition, pgq.upkeep(partition_id) from pgq.partition order by 1")
     assert made == [(p, "made" if p == partition else "done") for p in range(5)]
+
+
+def test_active_segment_that_nobody_ends_is_oversized(conn: Connection, make_topic: MakeTopic) -> None:
+    make_topic("orders", config='{"segment.bytes": 1048576}')
+    oversized = "select topic, partition, bytes >= 2 * segment_bytes, segment_bytes from pgq._oversized_segments()"
+    append(conn, 15, 100_000)
+    assert rows(conn, oversized) == []
+    append(conn, 15, 100_000)
+    assert rows(conn, oversized) == [("orders", 0, True, MEBIBYTE)]
+    assert (upkeep(conn), upkeep(conn)) == ("made", "rolled")
+    assert rows(conn, oversized) == []

@@ -31,6 +31,12 @@ def test_jitter_is_a_share() -> None:
     assert policy.delay_s(1, 1.0) == pytest.approx(11)
 
 
+def test_jitter_makes_no_wait_longer_than_the_maximum() -> None:
+    policy = RetryPolicy(initial=60, maximum=60, jitter=0.1)
+    assert policy.delay_s(1, 1.0) == 60
+    assert policy.delay_s(1, 0.0) == pytest.approx(54)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -1,5 +1,6 @@
 -- The SELECT of what compaction keeps of some segments, in order, for COPY: records that no later one of their key
--- follows, and those without a key. Needs the session's table pg_temp.compaction_key, see pgq._open_compaction_plan.
+-- follows, and those without a key; none below the log start of when the plan was opened. Needs the session's tables, see
+-- pgq._open_compaction_plan.
 --
 -- bases            the segments' base offsets
 -- removable_below  tombstones below it are left out
@@ -14,6 +15,7 @@ as $$
                   '  from (%s) s'
                   ' where not exists (select from pg_temp.compaction_key k'
                   '                    where k.key = s.key and k.last_offset > s."offset")'
+                  '   and s."offset" >= (select min(c.log_start_offset) from pg_temp.compaction_segment c)'
                   '   and not (%s)'
                   ' order by s."offset"',
                   string_agg(format('select * from %s', pgq._segment_name(p.topic_id, p.partition, b.base)), ' union all '),

@@ -27,7 +27,8 @@ begin
     perform set_config('lock_timeout', lock_timeout_ms::text, true);
     execute format('drop table if exists %s', leaf);
     delete from pgq.segment s where s.partition_id = _drop_segment.partition_id and s.base_offset = _drop_segment.base_offset;
-    delete from pgq.skipped_range r where r.partition_id = _drop_segment.partition_id and r.to_offset <= log_start;
+    -- the one that ends at the log start says who has not fallen behind: see pgq._least_position
+    delete from pgq.skipped_range r where r.partition_id = _drop_segment.partition_id and r.to_offset < log_start;
     return true;
 exception when lock_not_available then
     return false;

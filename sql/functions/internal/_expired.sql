@@ -4,9 +4,14 @@
 -- returns log_start   the new log start: the end of the last segment that goes, in order from the oldest; the log start as
 --                     it is, if none goes. Never beyond the high watermark
 --         roll_first  whether the active segment goes as well, once it is rolled
+-- locks   none that outlive the look
 -- source  Kafka's UnifiedLog.deleteOldSegments: segments below the log start; then while the log without the oldest still has
 --         retention.bytes; then while the latest timestamp of the oldest is more than retention.ms ago. The active segment
 --         is not exempt
+--
+-- Below the log start are also those of which nothing can be read any more. In Kafka a segment ends where the next one begins,
+-- with the last record; here a roll skips what is left of it, and the log start has to pass over that. An active segment of
+-- which all is deleted is rolled if that gives back a mebibyte.
 create or replace function pgq._expired(
     part pgq.partition, at timestamptz, out log_start bigint, out roll_first boolean)
 language plpgsql
@@ -14,8 +19,8 @@ set search_path = pgq, pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    high_watermark bigint := pgq._high_watermark(part.partition_id, part.sequence);
-    next_offset bigint := pgq._next_offset(part.sequence);
+    next_offset bigint := pgq._peek_offset(part.sequence);
+    high_watermark bigint := pgq._watermark_below(part.partition_id, next_offset);
     keep_ms bigint;
     keep_bytes bigint;
     total bigint;
@@ -24,6 +29,18 @@ declare
 begin
     log_start := part.log_start_offset;
     roll_first := false;
+    select s.end_offset, pgq._segment_name(part.topic_id, part.partition, s.base_offset) as leaf into segment
+      from pgq.segment s
+     where s.partition_id = part.partition_id and s.base_offset < log_start and s.end_offset > log_start;
+    if found and high_watermark >= least(segment.end_offset, next_offset) and to_regclass(segment.leaf) is not null
+       and pgq._last_offset(segment.leaf, log_start) is null then
+        if high_watermark >= segment.end_offset then
+            log_start := segment.end_offset;
+        elsif pg_total_relation_size(to_regclass(segment.leaf)) >= 1048576 then
+            roll_first := true;
+            return;
+        end if;
+    end if;
     if pgq._config_value(part.topic_id, 'cleanup.policy') = 'compact' then
         return;
     end if;

@@ -11,15 +11,15 @@ language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 declare
-    anybody constant text[] := '{schema_version,list_topics,describe_topic,_topic_metadata,_topic_names,partition_for_key,murmur2,crc32,compound_key,'
+    anybody constant text[] := '{schema_version,list_topics,describe_topic,_topic_metadata,_upkeep_bytes,_topic_names,_newest_topic,partition_for_key,murmur2,crc32,compound_key,'
                               'compound_keys,split_compound_key,_raise_unknown_partitioner,_check_sub_keys,describe_cluster,acks_status}';
     reading constant text[] := '{fetch,high_watermark,log_start_offset,log_end_offset,offsets_for_times,_text,_json,_headers_json,'
-                               '_partition_progress,_partition_bytes,_group_locks,_time_lag,_metrics,maintenance_due,_delayed_records,dead_letters}';
+                               '_partition_progress,_partition_bytes,_group_locks,_time_lag,_metrics,maintenance_due,_delayed_records,_delayed_counts,dead_letters}';
     appending constant text[] := '{produce,produce_json,produce_batch,begin_append,begin_flush,init_producer,upkeep,_append_records,'
                                  'produce_delayed,cancel_delayed,_delay_records,'
                                  '_produce_procedure,_produce_target,_headers_object}';
-    consuming constant text[] := '{commit_offsets,committed_offsets,_settle,_flush_reads,_await_replicas,_segment_at,_partition_offsets,'
-                                 '_park,_unpark,_park_key,_held_keys,_wake,join_group,heartbeat,group_assignment,claim_partitions,change_subscription,keep_partitions,'
+    consuming constant text[] := '{commit_offsets,committed_offsets,_settle,_flush_reads,_await_replicas,_segment_at,_partition_offsets,_least_position,'
+                                 '_park,_unpark,_park_key,_held_keys,_wake,join_group,_join_group,_may_end,heartbeat,group_assignment,claim_partitions,change_subscription,keep_partitions,'
                                  'leave_group,end_stuck_members,_busy_members,deliver_due,create_retry_topics,fail_records,_commit_with_failures}';
     managing constant text[] := '{create_topic,create_topic_step,add_partitions,add_partitions_step,delete_topic,delete_topic_step,'
                                 'alter_topic_config,delete_records,_plan_trim,check_log,reset_offsets,alter_group_offsets,delete_group,'

@@ -64,6 +64,9 @@ as $$
         union all
         select 'pgq_delayed_overdue_seconds', null, null, null, greatest(0, - coalesce(pgq._next_due_ms(), 0)) / 1000.0
         union all
+        select 'pgq_delayed_records', t.name, null, null, coalesce(d.records, 0)
+          from pgq.topic t left join pgq._delayed_counts() d using (topic_id) where t.state = 'ready'
+        union all
         select 'pgq_in_sync_replicas', null, null, null, a.in_sync_replicas from pgq.acks_status() a
     )
     select m.metric, m.topic, m.partition, m.consumergroup, m.value::double precision from measured m where m.value is not null

@@ -32,6 +32,8 @@ begin
         select s.base_offset, s.end_offset, s.bytes,
                pgq._segment_name(part.topic_id, part.partition, s.base_offset) as leaf,
                s.end_offset > state.clean_to as unread, state.removable_below as removable_below,
+               -- of now, since what is counted and what is copied later must be the same
+               part.log_start_offset as log_start_offset,
                null::bigint as records, null::bigint as kept, null::bigint as tombstones
           from pgq.segment s
          where s.partition_id = part.partition_id and s.end_offset > part.log_start_offset

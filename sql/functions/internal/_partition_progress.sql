@@ -14,20 +14,36 @@ as $$
 declare
     ids int[];
     next_offsets bigint[];
+    chunk record;
+    here bigint[];
 begin
-    -- first the sequences, then the locks: see pgq._high_watermark. A topic that is deleted meanwhile is met once more
-    -- at most. Sequences are locked in the order in which all lock them, and stay so until the transaction ends: PostgreSQL
-    -- keeps that lock for the transaction, whatever becomes of the block. So look in a transaction of its own
+    -- first the sequences, then the locks: see pgq._high_watermark. Not by pgq._next_offset, whose locks would stay until the
+    -- transaction ends, as many as there are partitions. A topic that is deleted meanwhile is met once more at most
     for attempt in 1 .. 5 loop
         begin
-            select array_agg(p.partition_id), array_agg(coalesce(pg_sequence_last_value(p.sequence), -1) + 1)
-              into ids, next_offsets
-              from (select p.partition_id, p.sequence from pgq.partition p join pgq.topic t using (topic_id)
-                     where t.state = 'ready' order by p.partition_id) p;
-            raise exception 'taken back' using errcode = 'triggered_action_exception';
+            ids := '{}';
+            next_offsets := '{}';
+            for chunk in
+                select array_agg(p.partition_id order by p.partition_id) as ids,
+                       string_agg(format('(select case when is_called then last_value + 1 else 0 end from %I.%I)', n.nspname, c.relname),
+                                  ', ' order by p.partition_id) as looks
+                  from (select p.partition_id, p.sequence, (row_number() over (order by p.partition_id) - 1) / 50 as nth
+                          from pgq.partition p join pgq.topic t using (topic_id) where t.state = 'ready') p
+                  join pg_class c on c.oid = p.sequence
+                  join pg_namespace n on n.oid = c.relnamespace
+                 group by p.nth order by p.nth
+            loop
+                begin
+                    execute format('select array[%s]', chunk.looks) into here;
+                    raise exception 'taken back' using errcode = 'triggered_action_exception';
+                exception when triggered_action_exception then
+                    null;  -- the variable stays, the locks do not
+                end;
+                ids := ids || chunk.ids;
+                next_offsets := next_offsets || here;
+            end loop;
+            exit;
         exception
-            when triggered_action_exception then
-                exit;  -- the variables stay
             when undefined_table or internal_error or deadlock_detected then
                 if attempt = 5 then
                     raise;

@@ -5,7 +5,7 @@
 -- spec    'to-latest'    the high watermark
 --         'to-offset'    value
 --         'to-datetime'  the first record of that time or later, else the high watermark
---         'by-duration'  the same, for so long ago: an ISO-8601 duration (PnDTnHnMnS) or any interval
+--         'by-duration'  the same, for so long ago: an ISO-8601 duration (PnDTnHnMnS), or numbers with units (7d, 12h, 30m, 45s)
 -- returns a row a partition. new_log_start_offset is at least log_start_offset. records: without the offsets that rolls skipped;
 --         rolled-back offsets are counted
 -- raises  PQ001 (UnknownTopicError), PQ002 (UnknownPartitionError), PQ008 (OffsetOutOfRangeError), PQ010 (NotLeaderError),
@@ -27,15 +27,11 @@ begin
             when 'to-latest' then null;
             when 'to-offset' then wanted := value::bigint;
             when 'to-datetime' then since := value::timestamptz;
-            when 'by-duration' then
-                since := clock_timestamp() - value::interval;
-                if value::interval < '0' then
-                    raise data_exception;
-                end if;
+            when 'by-duration' then since := clock_timestamp() - pgq._duration(value);
         end case;
     exception when data_exception then
         raise exception 'cannot trim a log % %', spec, quote_literal(value)
-            using errcode = 'PQ023', hint = 'It is an offset, a time such as 2026-05-31T12:00:00Z, or a duration such as P7D.';
+            using errcode = 'PQ023', hint = 'It is an offset, a time such as 2026-05-31T12:00:00Z, or a duration with units such as 7d, 12h, 30m, 45s or P7D.';
     end;
     for part in
         select n.partition_id, n.partition, n.log_start_offset, w.high_watermark

@@ -39,7 +39,8 @@ begin
                            '    from %2$s s'
                            '    left join pg_temp.compaction_key k on k.key = s.key and k.last_offset > s."offset")'
                            ' where u.base_offset = %3$s',
-                           pgq._removable(segment.removable_below), segment.leaf, segment.base_offset);
+                           format('s."offset" < %s or %s', segment.log_start_offset, pgq._removable(segment.removable_below)),
+                           segment.leaf, segment.base_offset);
         end loop;
     end if;
     return (select count(*) filter (where s.unread) + count(*) filter (where s.records is null)

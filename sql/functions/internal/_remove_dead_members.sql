@@ -8,14 +8,15 @@ language plpgsql security definer
 set search_path = pgq, pg_catalog, pg_temp
 as $$
 declare
+    ids int[] := array(
+        select m.consumer_group_id from pgq.group_member m
+         where m.member_id not in (select l.member_id from pgq._group_locks() l where l.member_id is not null)
+         group by m.consumer_group_id order by m.consumer_group_id);
     id int;
     result int := 0;
 begin
-    for id in
-        select m.consumer_group_id from pgq.group_member m
-         where m.member_id not in (select l.member_id from pgq._group_locks() l where l.member_id is not null)
-         group by m.consumer_group_id order by m.consumer_group_id
-    loop
+    perform pgq._await_return(ids);
+    foreach id in array ids loop
         perform from pgq.consumer_group g where g.consumer_group_id = id for no key update skip locked;
         continue when not found;
         if pgq._remove_dead(id) then

@@ -41,7 +41,7 @@ begin
     end if;
     -- last, with a later snapshot than the rows: else deleted records would pass for rolled-back ones
     select p.log_start_offset into start_offset from pgq.partition p where p.partition_id = _settle.partition_id;
-    if "offset" < start_offset then
+    if "offset" < start_offset and "offset" < pgq._least_position(partition_id, start_offset) then
         perform pgq._raise_offset_out_of_range(partition_id, "offset", start_offset, high_watermark);
     end if;
     if start_offset is null then
