@@ -870,11 +870,12 @@ class Consumer(Reader):
                 state = self._assignment[tp]
                 state.restart = state.committed = offset
 
-    def _replace(self, states: Iterable[PartitionState], *, lost: bool = False) -> None:
+    def _replace(self, states: Iterable[PartitionState], *, lost: bool = False, in_doubt: bool = False) -> None:
         """Read these partitions from now on; those that stay keep where they are.
 
         Args:
             lost: the others may be this consumer's again in a moment: what was sought and paused counts then.
+            in_doubt: what was read since may be committed, so that it must not be read again unless it surely is not.
         """
         self._quiet_at = 0.0
         before = self._assignment.all()
@@ -892,7 +893,7 @@ class Consumer(Reader):
                     and self._next(state) not in (state.restart, sent)
                 ):
                     self._void.add(state.tp)
-                if state.committed is None or (lost and sent is None):
+                if state.committed is None or (lost and sent is None and not in_doubt):
                     self._kept[state.partition_id] = _Kept(state.restart, state.committed, lost and state.paused)
                 elif lost:
                     self._kept[state.partition_id] = _Kept(state.committed, state.committed, state.paused)
@@ -915,7 +916,7 @@ class Consumer(Reader):
         if membership is not None and membership.member_id is not None:
             # what is not assigned is claimed again. Whoever claims waits for the transaction that has committed under
             # the epoch before
-            self._replace([], lost=True)
+            self._replace([], lost=True, in_doubt=True)
 
     # the group, and what is read
 

@@ -14,7 +14,7 @@ from pgq import errors
 from pgq.drivers.sqlstate import translate, translating
 from pgq.schema.files import function_files
 
-ABSTRACT = {errors.PgqError, errors.UnknownTopicOrPartitionError, errors.SchemaError}
+ABSTRACT = {errors.PgqError, errors.PartitionsError, errors.UnknownTopicOrPartitionError, errors.SchemaError}
 
 
 def tree(root: type[errors.PgqError] = errors.PgqError) -> Iterator[type[errors.PgqError]]:
